@@ -1,0 +1,42 @@
+"""recsys: from Parquet click logs to a served recommender.
+
+Every stage is a verb of the command line and a function here: ``infer``, ``rank``, ``prepare``,
+``plan``, ``train``, ``evaluate``, ``predict``, ``export``, and ``run`` for the whole chain.
+Imports are lazy, so that the light stages work without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BundleError": "recsys.errors",
+    "CheckpointError": "recsys.errors",
+    "ConfigError": "recsys.errors",
+    "DataError": "recsys.errors",
+    "Dataset": "recsys.data.dataset",
+    "InstallationError": "recsys.errors",
+    "Plan": "recsys.embeddings.plan",
+    "PlanError": "recsys.errors",
+    "RecsysError": "recsys.errors",
+    "RunConfig": "recsys.config",
+    "Schema": "recsys.schema",
+    "SchemaError": "recsys.errors",
+    "TrainingError": "recsys.errors",
+    "load_config": "recsys.config",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recsys' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,394 @@
+"""The run file: one YAML that carries a log to a bundle. Strict, typed, every field documented once.
+
+The text under a field is its line in ``docs/config.md`` and its help on the command line.
+Unknown keys are errors that name the nearest known key. Sizes that the data decides (vocabularies,
+bin edges) are not here: they are found, and written back by the stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from recsys.embeddings.plan import ServeDtype, UpdatePath, VocabularyMode
+from recsys.errors import ConfigError, did_you_mean
+from recsys.schema import Kind, Role, Side, Transform, ValueType
+
+
+class Section(BaseModel):
+    """Base of every block of the run file: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ColumnSettings(Section):
+    """What the user states about one column; anything left out is inferred."""
+
+    kind: Kind | None = None
+    """``categorical``, ``numeric``, ``multi`` (unordered list) or ``sequence`` (oldest first)."""
+    type: ValueType | None = None
+    """``int64``, ``string``, ``float64`` or ``datetime``; of the elements, for lists."""
+    roles: tuple[Role, ...] | None = None
+    """Any of ``feature, label, weight, group, timestamp, row_id``; empty: ignored."""
+    side: Side | None = None
+    """``user``, ``item`` or ``context``."""
+    vocabulary: str | None = None
+    """Columns that name the same vocabulary share ids and table."""
+    aligned_with: str | None = None
+    """Another sequence of the same length, element for element."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Lists are cut to this length; a sequence keeps its newest values."""
+    transform: Transform | None = None
+    """Of numeric columns: ``auto``, ``linear`` or ``log``."""
+
+
+class DataSettings(Section):
+    """Where the log is and what its columns are."""
+
+    root: Path = Path()
+    """Folder that relative paths of ``path`` and ``split`` start from; ``--data`` replaces it."""
+    path: str | None = None
+    """Parquet file, folder, glob, or a CSV file; leave out when ``split.by`` is ``files``."""
+    label: str
+    """Column that holds 0 or 1."""
+    group: str | None = None
+    """Column whose values are GAUC's groups, usually the user; it may be a feature too."""
+    weight: str | None = None
+    """Column of sample weights."""
+    timestamp: str | None = None
+    """Column of event times."""
+    ignore: tuple[str, ...] = ()
+    """Columns to leave out."""
+    columns: dict[str, ColumnSettings] = {}
+    """Overrides of what ``infer`` finds, by column name."""
+
+
+class TimeSplit(Section):
+    """Rows before ``valid_from`` train, rows from ``test_from`` on test, the rest validate."""
+
+    by: Literal["time"]
+    column: str
+    """Column to compare: a date, a time, a number, or a Hive partition such as ``dt``."""
+    valid_from: str | int | float
+    """First value of the validation rows."""
+    test_from: str | int | float
+    """First value of the test rows."""
+
+
+class RatioSplit(Section):
+    """Rows are dealt by a hash of their key, so that a row's part never changes as data grows."""
+
+    by: Literal["ratio"]
+    key: str | tuple[str, ...]
+    """Column or columns whose values are hashed; rows of one key stay together."""
+    valid: float = Field(default=0.1, ge=0, lt=1)
+    """Share of keys for validation."""
+    test: float = Field(default=0.1, ge=0, lt=1)
+    """Share of keys for test."""
+    salt: str = ""
+    """Change it for another deal of the same keys."""
+
+
+class FilesSplit(Section):
+    """Three given paths."""
+
+    by: Literal["files"]
+    train: str
+    """Path, folder or glob of the train rows."""
+    valid: str
+    """Path, folder or glob of the validation rows."""
+    test: str
+    """Path, folder or glob of the test rows."""
+
+
+_SPLITS = {"time": TimeSplit, "ratio": RatioSplit, "files": FilesSplit}
+SplitSettings = Annotated[TimeSplit | RatioSplit | FilesSplit, Field(discriminator="by")]
+
+
+class RankSettings(Section):
+    """Feature ranking."""
+
+    keep: int | None = Field(default=None, ge=1)
+    """Keep only this many best features for the stages that follow; default: all."""
+
+
+class PrepareSettings(Section):
+    """Encoding of values."""
+
+    min_count: int = Field(default=1, ge=1)
+    """Values seen fewer times in train rows become the unseen value."""
+
+
+class TableSettings(Section):
+    """Overrides for one table; the table of a vocabulary has the vocabulary's name."""
+
+    dim: int | None = Field(default=None, ge=1)
+    """Width of the embedding vectors."""
+    path: UpdatePath | None = None
+    """``dense`` or ``fused``; default: by size."""
+    mode: VocabularyMode | None = None
+    """``full`` or ``hash``; default: ``full`` where the budget allows it."""
+    rows: int | None = Field(default=None, ge=1)
+    """Rows of a hashed table."""
+    serve_dtype: ServeDtype | None = None
+    """``float32``, ``float16``, ``int8`` or ``int4``."""
+
+
+class PlanSettings(Section):
+    """Tables and their bytes."""
+
+    embedding_dim: int = Field(default=16, ge=1)
+    """Width of the embedding vectors; LR always has 1."""
+    bytes: int | str | None = None
+    """Most bytes that all float32 tables together may take, e.g. ``8MB``; the largest are hashed."""
+    dense_below: int | str = "64MB"
+    """Tables up to this size take the ``dense`` update path, larger ones the ``fused`` path."""
+    tables: dict[str, TableSettings] = {}
+    """Overrides by table name."""
+
+
+class ModelSettings(BaseModel):
+    """Which model, and its options; each model documents its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """``lr``, ``dnn``, ``dcnv2``, ``autoint``, ``autoint_plus`` or ``din``."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class TableOptimizer(Section):
+    """How embedding tables learn. ``fused`` tables always use row-wise Adagrad."""
+
+    dense: Literal["adam", "adagrad", "sgd"] = "adam"
+    """Optimiser of the tables on the dense path."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Learning rate of the dense path."""
+    fused_lr: float = Field(default=0.02, gt=0)
+    """Learning rate of the fused path's row-wise Adagrad."""
+    l2: float = Field(default=0.0, ge=0)
+    """Adds l2/2·‖E‖² of whole dense-path tables to every step's mean loss (FuxiCTR's
+    ``embedding_regularizer``)."""
+    init_std: float = Field(default=1e-2, gt=0)
+    """Standard deviation of the normal distribution that new vectors are drawn from."""
+
+
+class DenseOptimizer(Section):
+    """How everything but the tables learns."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    """Optimiser."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Learning rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled for ``adamw``, added to the gradient otherwise."""
+
+
+class Plateau(Section):
+    """When validation stops improving."""
+
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    """Learning rates are multiplied by this at each evaluation that brings no improvement."""
+    min_lr_scale: float = Field(default=1e-3, gt=0)
+    """Floor of the accumulated factor."""
+    min_delta: float = Field(default=1e-6, ge=0)
+    """Smallest rise of the metric that counts."""
+    stop_after: int = Field(default=2, ge=1)
+    """Training ends after this many evaluations in a row without improvement."""
+
+
+class TrainSettings(Section):
+    """The training loop."""
+
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the train rows at most."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Steps at most."""
+    batch_size: int = Field(default=4096, ge=1)
+    """Global batch size, summed over processes."""
+    seed: int = Field(default=2024, ge=0)
+    """Seed of every generator: initial weights, shuffles, dropout."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; ``auto`` takes a GPU if there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of matrix products in the dense part; weights stay fp32."""
+    shuffle_rows: int = Field(default=4_000_000, ge=1)
+    """Rows held in memory and shuffled together; a dataset below this is shuffled whole."""
+    monitor: Literal["auc", "gauc", "logloss"] = "auc"
+    """Validation metric that decides plateau, stopping and the best epoch."""
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations; default: each epoch."""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints; default: each evaluation."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Newest checkpoints kept beside the best one."""
+    plateau: Plateau = Plateau()
+    """Learning-rate cut and early stopping."""
+    tables: TableOptimizer = TableOptimizer()
+    """Optimiser of the embedding tables."""
+    dense: DenseOptimizer = DenseOptimizer()
+    """Optimiser of everything else."""
+    clip_norm: float | None = Field(default=10.0, gt=0)
+    """Gradient norm limit of the dense part."""
+
+
+class EvaluateSettings(Section):
+    """Metrics of the test rows."""
+
+    by: tuple[str, ...] = ()
+    """Columns whose values each get their own metrics."""
+
+
+class ExportSettings(Section):
+    """The bundle."""
+
+    dtype: ServeDtype | None = None
+    """Type of every table in the bundle; default: as the plan says per table."""
+    embeddings: tuple[str, ...] = ()
+    """Features whose vectors are also written as Parquet and safetensors, with raw ids."""
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str
+    """Name of the run; its outputs go to ``output``."""
+    output: Path | None = None
+    """Folder of all outputs; default: ``runs/NAME``; ``--output`` replaces it."""
+    data: DataSettings
+    """Where the log is and what its columns are."""
+    split: SplitSettings
+    """Which rows train, validate and test; applied before anything learns from the data."""
+    rank: RankSettings = RankSettings()
+    """Feature ranking."""
+    prepare: PrepareSettings = PrepareSettings()
+    """Encoding of values."""
+    plan: PlanSettings = PlanSettings()
+    """Tables and their bytes."""
+    model: ModelSettings
+    """Which model, and its options."""
+    train: TrainSettings = TrainSettings()
+    """The training loop."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """Metrics of the test rows."""
+    export: ExportSettings = ExportSettings()
+    """The bundle."""
+
+    @model_validator(mode="after")
+    def _source_stated(self) -> RunConfig:
+        if isinstance(self.split, FilesSplit):
+            if self.data.path is not None:
+                raise ValueError("data.path must be left out when split.by is 'files'")
+        elif self.data.path is None:
+            raise ValueError("data.path is missing")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Folder of all outputs."""
+        return self.output if self.output is not None else Path("runs") / self.name
+
+
+def parse_bytes(value: int | str) -> int:
+    """Number of bytes of ``8MB``, ``64KiB``, ``1.5GB`` or a plain integer.
+
+    Raises ConfigError for anything else.
+    """
+    if isinstance(value, int):
+        return value
+    units = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    text = value.strip().upper()
+    number = text.rstrip("BKMGI ")
+    unit = text[len(number) :].strip() or "B"
+    try:
+        return int(float(number) * units[unit])
+    except (ValueError, KeyError):
+        raise ConfigError(f"{value!r} is not a size; write for example 8MB or 64KiB") from None
+
+
+def load_config(
+    path: Path,
+    *,
+    data: Path | None = None,
+    output: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> RunConfig:
+    """Read a run file, with ``--data``, ``--output`` and dotted ``--set key=value`` applied.
+
+    Raises ConfigError that names the file and the key, with the nearest known name.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ConfigError(f"{path}: no such run file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings")
+    for override in overrides:
+        _apply_override(values, override)
+    if data is not None:
+        _apply(values, ["data", "root"], str(data))
+    if output is not None:
+        values["output"] = str(output)
+    return parse_config(values, origin=str(path))
+
+
+def parse_config(values: Mapping[str, Any], origin: str = "run file") -> RunConfig:
+    """Build a run config from plain values; raises ConfigError that lists every fault."""
+    try:
+        return RunConfig.model_validate(dict(values))
+    except ValidationError as error:
+        faults = [_explain(fault, values) for fault in error.errors()]
+        raise ConfigError(f"{origin}:\n" + "\n".join(f"  {fault}" for fault in faults)) from error
+
+
+def _explain(fault: Any, values: Mapping[str, Any]) -> str:
+    """One line for one fault of pydantic, with the nearest known key for an unknown one."""
+    location = [part for part in fault["loc"] if part not in _SPLITS]
+    key = ".".join(str(part) for part in location)
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {did_you_mean(str(location[-1]), _keys_beside(fault['loc']))}"
+    found = "" if fault["type"] == "missing" else f" (found {fault['input']!r})"
+    return f"{key or 'run file'}: {fault['msg']}{found}"
+
+
+def _keys_beside(location: Sequence[str | int]) -> list[str]:
+    """Field names of the section that a location's last part was looked for in."""
+    section: Any = RunConfig
+    for part in location[:-1]:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            section = section.model_fields[str(part)].annotation
+        elif get_origin(section) is dict:
+            section = get_args(section)[1]
+        else:
+            section = _SPLITS[str(part)]
+    return list(section.model_fields)
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override!r}: expected key=value, for example train.epochs=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
+    _apply(values, key.split("."), value)
+
+
+def _apply(values: dict[str, Any], path: Sequence[str], value: object) -> None:
+    for part in path[:-1]:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{'.'.join(path)}: {part!r} is not a block of settings")
+        values = inner
+    values[path[-1]] = value

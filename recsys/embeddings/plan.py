@@ -1,0 +1,106 @@
+"""The plan: which tables exist, how many rows and bytes each gets, how it is updated.
+
+Everything that trains, exports or serves reads its sizes from here. The fingerprint of a plan stands
+in every checkpoint and bundle; a mismatch is refused with the difference of the two plans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys.errors import PlanError
+
+UpdatePath = Literal["dense", "fused"]
+VocabularyMode = Literal["full", "hash"]
+ServeDtype = Literal["float32", "float16", "int8", "int4"]
+
+
+class TablePlan(BaseModel):
+    """One embedding table, ``[rows, dim]`` float32 in training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: int = Field(ge=1)
+    dim: int = Field(ge=1)
+    path: UpdatePath
+    """``dense``: any torch optimiser and whole-table L2. ``fused``: row-wise Adagrad in backward."""
+    serve_dtype: ServeDtype = "int8"
+
+
+class VocabularyPlan(BaseModel):
+    """How the ids of one vocabulary become rows of a table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: VocabularyMode
+    """``full``: row = id. ``hash``: row = hash of the value's key; several values share a row."""
+    table: str
+    lookups: int = Field(default=1, ge=1, le=1)
+    size: int = Field(ge=2)
+    """Number of ids, the missing (0) and the unseen value (1) included."""
+
+
+class Plan(BaseModel):
+    """Tables, vocabularies, and which vocabulary each feature reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tables: dict[str, TablePlan]
+    vocabularies: dict[str, VocabularyPlan]
+    features: dict[str, str]
+    """Feature name → vocabulary name, in feature order."""
+
+    def table_of(self, feature: str) -> str:
+        """Name of the table that a feature's ids are looked up in."""
+        return self.vocabularies[self.features[feature]].table
+
+    @property
+    def train_bytes(self) -> int:
+        """Bytes of all tables in training, optimiser state not counted."""
+        return sum(4 * table.rows * table.dim for table in self.tables.values())
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change with anything that moves a row or its meaning.
+
+        How a table is updated or stored for serving does not count: neither moves a row.
+        """
+        content = self.model_dump(mode="json")
+        for table in content["tables"].values():
+            del table["path"], table["serve_dtype"]
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def difference(self, other: Plan) -> list[str]:
+        """Lines that name what differs between two plans, this one's value first."""
+        lines: list[str] = []
+        for part in ("tables", "vocabularies", "features"):
+            mine, theirs = getattr(self, part), getattr(other, part)
+            for name in sorted(set(mine) | set(theirs)):
+                if mine.get(name) != theirs.get(name):
+                    lines.append(f"{part}.{name}: {mine.get(name)} here, {theirs.get(name)} there")
+        return lines
+
+    def require_same(self, other: Plan, origin: str) -> None:
+        """Raise PlanError with the difference when the other plan means other rows."""
+        if self.fingerprint() != other.fingerprint():
+            lines = "\n  ".join(self.difference(other))
+            raise PlanError(f"{origin} was made with another plan:\n  {lines}")
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan; raises PlanError that names the file and the key."""
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise PlanError(f"{path}: no such plan; write one with 'recsys plan'") from error
+        except ValidationError as error:
+            raise PlanError(f"{path}: not a valid plan: {error}") from error

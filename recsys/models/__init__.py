@@ -1,0 +1,1 @@
+"""Models: pure modules, embedded inputs in, logits out. One file each."""
