@@ -145,7 +145,7 @@ class PlanSettings(Section):
     """Width of the embedding vectors; LR always has 1."""
     bytes: int | str | None = None
     """Most bytes that all float32 tables together may take, e.g. ``8MB``; the largest are hashed."""
-    dense_below: int | str = "64MB"
+    dense_below: int | str = "16MB"
     """Tables up to this size take the ``dense`` update path, larger ones the ``fused`` path."""
     tables: dict[str, TableSettings] = {}
     """Overrides by table name."""
