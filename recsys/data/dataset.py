@@ -3,13 +3,14 @@
     dataset/
       train.parquet valid.parquet test.parquet     encoded rows, in the order of the source
       dataset.json                                 the manifest below
-      vocab/V.parquet                              id, value, key (uint64), count
+      vocab/V.parquet                              id, value, key (uint64), count: a row per seen value
 
 Columns of the row files: one per feature (``int64`` id, ``list<int64>`` ids for multi and sequence,
 ``float32`` with null for a missing number), then ``__label__`` (float32 0 or 1), and where declared
 ``__weight__`` (float32) and ``__group__`` (int64, the xxh3 key of the group's value).
 
-Id 0 is the missing value, id 1 the unseen one, ids from 2 on are values by falling train count.
+Id 0 is the missing value, id 1 the unseen one, ids from 2 on are values by falling train count. Only
+those from 2 on stand in the vocabulary's file: its row i is the value of id i + 2.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from recsys.errors import DataError
+from recsys.errors import DataError, did_you_mean
 from recsys.schema import Kind, Schema, Side, ValueType
 
 MISSING_ID = 0
 UNSEEN_ID = 1
 FIRST_ID = 2
+VOCABULARY_FOLDER = "vocab"
 LABEL, WEIGHT, GROUP = "__label__", "__weight__", "__group__"
 Part = Literal["train", "valid", "test"]
 PARTS: tuple[Part, ...] = ("train", "valid", "test")
@@ -90,6 +93,11 @@ class DatasetManifest(BaseModel):
     """Counted treatments of odd values, e.g. ``price: infinity → missing``; for people to read."""
 
 
+def vocabulary_file(name: str) -> str:
+    """File name of a vocabulary; a slash in its name becomes ``%2F``."""
+    return name.replace("%", "%25").replace("/", "%2F") + ".parquet"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A prepared dataset on disk."""
@@ -116,8 +124,29 @@ class Dataset:
         return self.folder / f"{part}.parquet"
 
     def vocabulary(self, name: str) -> Path:
-        """Path of a vocabulary: id int64, value, key uint64, count int64; sorted by id."""
-        return self.folder / "vocab" / f"{name}.parquet"
+        """Path of a vocabulary: id int64, value, key uint64, count int64; sorted by id, from 2 on."""
+        return self.folder / VOCABULARY_FOLDER / vocabulary_file(name)
+
+    def vocabulary_info(self, name: str) -> VocabularyInfo:
+        """Size and type of a vocabulary; raises DataError with the nearest name otherwise."""
+        if name not in self.manifest.vocabularies:
+            known = did_you_mean(name, self.manifest.vocabularies)
+            raise DataError(f"{self.folder}: no vocabulary {name!r}: {known}")
+        return self.manifest.vocabularies[name]
+
+    def values(self, name: str, columns: tuple[str, ...] = ("id", "value", "key", "count")) -> pl.DataFrame:
+        """The values of a vocabulary, ``size - 2`` rows sorted by id; raises DataError."""
+        size = self.vocabulary_info(name).size
+        path = self.vocabulary(name)
+        try:
+            frame = pl.read_parquet(path, columns=list(columns))
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{path}: not a readable vocabulary: {error}; redo 'recsys prepare'") from error
+        if frame.height != size - FIRST_ID:
+            raise DataError(
+                f"{path}: expected {size - FIRST_ID} values, found {frame.height}; redo 'recsys prepare'"
+            )
+        return frame
 
     @property
     def features(self) -> tuple[Feature, ...]:
