@@ -1,8 +1,11 @@
 """Stages: what a folder of outputs was made from, whether that still holds, and how it is written.
 
-Every output folder carries ``stage.json``: the fingerprints of its inputs, its settings, and the
-stage's hand-raised version. A stage is stale when one of these changes. A folder is written aside
-and renamed when it is whole, so that a reader never sees half of one.
+Every output folder that the command line writes carries ``stage.json``: the fingerprints of its
+inputs, its settings, the stage's hand-raised version, and the hashes of what it wrote. A stage is
+stale when one of the first three changes. Files from outside are told apart by size, time and tail;
+what one stage hands to the next by its content, so that a stage redone with the same result makes
+nothing after it stale. A folder is written aside and renamed when it is whole, so that a reader never
+sees half of one; its record is written last, so that a folder without one is simply made again.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import xxhash
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.errors import DataError
@@ -31,7 +35,8 @@ class Fingerprint(BaseModel):
     size: int
     mtime_ns: int
     tail: str
-    """Hash of the file's last 64 KiB, which hold a Parquet file's footer."""
+    """Hash of the file's last 64 KiB, which hold a Parquet file's footer; of all of it, for what a
+    stage wrote."""
 
 
 class StageRecord(BaseModel):
@@ -44,6 +49,9 @@ class StageRecord(BaseModel):
     inputs: dict[str, Fingerprint]
     """By path."""
     settings: dict[str, Any]
+    """By dotted key."""
+    outputs: dict[str, Fingerprint] = {}
+    """By path inside the folder; not part of the comparison."""
     seconds: float = 0.0
     """How long the stage took; not part of the comparison."""
     rows: int | None = None
@@ -66,9 +74,11 @@ class StageRecord(BaseModel):
                 return f"setting {key}: {theirs!r} → {mine!r}"
         return None
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, name: str = STAGE_FILE) -> None:
         """Write ``stage.json`` into a folder."""
-        (folder / STAGE_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        aside = folder / f".{name}.{uuid.uuid4().hex[:8]}"
+        aside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        aside.replace(folder / name)
 
 
 def fingerprint(path: Path) -> Fingerprint:
@@ -88,10 +98,65 @@ def fingerprints(paths: Sequence[Path]) -> dict[str, Fingerprint]:
     return {str(path): fingerprint(path) for path in paths}
 
 
-def load_record(folder: Path) -> StageRecord | None:
+def content(path: Path, recorded: Fingerprint | None = None) -> Fingerprint:
+    """Fingerprint a file by all of its content; the time in it is the file's own.
+
+    The hash is taken from ``recorded`` where size and time say that the file is still the same.
+    Raises DataError that names the file when it cannot be read.
+    """
+    try:
+        status = path.stat()
+        same = recorded is not None and (status.st_size, status.st_mtime_ns) == (
+            recorded.size,
+            recorded.mtime_ns,
+        )
+        if recorded is not None and same:
+            return recorded
+        digest = xxhash.xxh3_128()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return Fingerprint(size=status.st_size, mtime_ns=status.st_mtime_ns, tail=digest.hexdigest())
+
+
+def outputs_of(folder: Path, patterns: Sequence[str]) -> dict[str, Fingerprint]:
+    """Content of the files in a folder that match, by path inside the folder."""
+    paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return {path.relative_to(folder).as_posix(): content(path) for path in sorted(paths)}
+
+
+def handed_on(folder: Path, patterns: Sequence[str]) -> dict[str, Fingerprint]:
+    """What a finished stage hands to the next: content without times, by ``FOLDER/path``.
+
+    A file that a person edited since has its new content. Raises DataError where nothing matches.
+    """
+    record = load_record(folder)
+    recorded = record.outputs if record is not None else {}
+    found = {}
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
+        name = path.relative_to(folder).as_posix()
+        now = content(path, recorded.get(name))
+        found[f"{folder.name}/{name}"] = now.model_copy(update={"mtime_ns": 0})
+    if not found:
+        raise DataError(f"{folder}: holds no {' or '.join(patterns)}; that stage is not made yet")
+    return found
+
+
+def is_edited(folder: Path, name: str) -> bool:
+    """True when a file is no longer what its stage wrote; False where that cannot be told."""
+    record = load_record(folder)
+    if record is None or name not in record.outputs or not (folder / name).is_file():
+        return False
+    earlier = record.outputs[name]
+    return content(folder / name, earlier).tail != earlier.tail
+
+
+def load_record(folder: Path, name: str = STAGE_FILE) -> StageRecord | None:
     """The record of a finished stage; None where there is none that can be read."""
     try:
-        return StageRecord.model_validate_json((folder / STAGE_FILE).read_text(encoding="utf-8"))
+        return StageRecord.model_validate_json((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
 
@@ -141,8 +206,23 @@ def _replace(aside: Path, target: Path) -> None:
 
 
 def settings_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as plain JSON values, so that they compare equal after a round trip through a file."""
-    return {
-        key: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        for key, value in values.items()
-    }
+    """Settings as plain JSON values by dotted key, so that a difference names one of them.
+
+    >>> settings_of({"train": {"epochs": 2, "dense": {"lr": 0.1}}, "keep": None})
+    {'train.epochs': 2, 'train.dense.lr': 0.1, 'keep': None}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        if isinstance(plain, Mapping) and plain:
+            found.update({f"{key}.{inner}": item for inner, item in settings_of(plain).items()})
+        else:
+            found[key] = _plain(plain)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON would give it back."""
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
