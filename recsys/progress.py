@@ -200,12 +200,15 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress(name: str, total: int | None = None, unit: str = "rows") -> Iterator[Bar]:
+def progress(
+    name: str, total: int | None = None, unit: str = "rows", *, quiet: bool = False
+) -> Iterator[Bar]:
     """Show a bar while the block runs; call ``advance`` on what this yields.
 
-    ``total`` may be unknown (None), and may be set on the bar once it is known.
+    ``total`` may be unknown (None), and may be set on the bar once it is known. ``quiet`` shows
+    nothing, for processes other than the first.
     """
-    reporter = _reporter.get()
+    reporter = Silent() if quiet else _reporter.get()
     bar = Bar(name, total, unit)
     reporter.open(bar)
     try:
