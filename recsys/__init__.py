@@ -19,6 +19,7 @@ _HOMES = {
     "DataError": "recsys.errors",
     "Dataset": "recsys.data.dataset",
     "InstallationError": "recsys.errors",
+    "Interrupted": "recsys.errors",
     "Plan": "recsys.embeddings.plan",
     "PlanError": "recsys.errors",
     "RecsysError": "recsys.errors",
@@ -26,7 +27,14 @@ _HOMES = {
     "Schema": "recsys.schema",
     "SchemaError": "recsys.errors",
     "TrainingError": "recsys.errors",
+    "infer": "recsys.features.infer",
     "load_config": "recsys.config",
+    "plan": "recsys.embeddings.planner",
+    "prepare": "recsys.features.prepare",
+    "rank": "recsys.features.ranking",
+    "run": "recsys.chain",
+    "synth": "recsys.data.synth",
+    "train": "recsys.training.train",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

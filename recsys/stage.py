@@ -161,12 +161,20 @@ def load_record(folder: Path, name: str = STAGE_FILE) -> StageRecord | None:
         return None
 
 
-def reason_stale(folder: Path, wanted: StageRecord) -> str | None:
+def why_redo(folder: Path, wanted: StageRecord) -> str | None:
     """Why the stage in a folder must be redone; None when it is up to date."""
     earlier = load_record(folder)
     if earlier is None:
         return "not made yet"
-    return wanted.reason_stale(earlier)
+    reason = wanted.reason_stale(earlier)
+    if reason is not None:
+        return f"stale: {reason}"
+    for name in earlier.outputs:
+        if not (folder / name).is_file():
+            return f"stale: {folder.name}/{name} is gone"
+        if content(folder / name, earlier.outputs[name]).tail != earlier.outputs[name].tail:
+            return f"stale: {folder.name}/{name} was changed since"
+    return None
 
 
 @contextmanager

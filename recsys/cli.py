@@ -1,0 +1,369 @@
+"""The command ``recsys``: a verb per stage, no logic.
+
+Whatever a verb needs is imported inside it, so that ``--help`` and the light verbs never wait for torch.
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 the run failed, 2 wrong usage
+or run file, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+from recsys import __version__, ranks
+from recsys.errors import ConfigError, RecsysError
+from recsys.progress import Silent, Terminal, reporting, say
+
+if TYPE_CHECKING:
+    from typer import Context
+
+T = TypeVar("T")
+
+
+class Verbs(TyperGroup):
+    """Turns every refusal into one message and an exit code."""
+
+    def invoke(self, ctx: Context) -> Any:  # type: ignore[override]
+        reporter = Terminal() if ranks.rank() == 0 else Silent()
+        try:
+            with reporting(reporter):
+                return super().invoke(ctx)
+        except RecsysError as error:
+            code, message = error.exit_code, str(error)
+        except KeyboardInterrupt:
+            code, message = 130, "interrupted"
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in ("", "recsys"):
+                raise
+            code, message = 1, f"this needs the package {error.name!r}; see 'recsys doctor'"
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            name = f"{error.filename}: " if error.filename else ""
+            code, message = 1, f"{name}{error.strerror or error}"
+        if ctx.params.get("debug"):
+            traceback.print_exc()
+        typer.echo(f"recsys: {message}" if code == 130 else f"error: {message}", err=True)
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    name="recsys",
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From Parquet click logs to a served recommender.",
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"recsys {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and stop.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    pass
+
+
+RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML).")]
+Log = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="Parquet file, folder, glob or CSV file; or a run file (.yaml)."),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder that the run file's data paths start from."),
+]
+Output = Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Folder to write to.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the run file; may be repeated."),
+]
+SchemaFile = Annotated[
+    Path | None, typer.Option("--schema", metavar="FILE", help="Schema that 'recsys infer' wrote.")
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", metavar="YAML", help="Split rule as in a run file: '{by: ratio, key: user_id}'."
+    ),
+]
+Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column that holds 0 or 1.")]
+
+
+@app.command()
+def infer(
+    data: Log,
+    label: Label = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of GAUC's groups.")] = None,
+    weight: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of weights.")] = None,
+    timestamp: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of event times.")] = None,
+    ignore: Annotated[str, typer.Option(metavar="A,B", help="Columns to leave out.")] = "",
+    output: Output = None,
+    root: DataRoot = None,
+    overrides: Overrides = None,
+) -> None:
+    """Find what each column is, and write a schema that a person can edit."""
+    _begin("infer", data)
+    if _is_run_file(data):
+        _refuse(label=label, group=group, weight=weight, timestamp=timestamp, ignore=ignore)
+        return _stage_of(data, "infer", root, output, overrides)
+    from recsys import summary, verbs
+
+    _refuse_with_data(root, overrides)
+    schema = verbs.infer(
+        data,
+        label=_needed("--label", label),
+        group=group,
+        weight=weight,
+        timestamp=timestamp,
+        ignore=_names(ignore),
+        output=output,
+    )
+    summary.show_schema(schema, output)
+    return None
+
+
+@app.command()
+def rank(
+    data: Log,
+    schema: SchemaFile = None,
+    label: Label = None,
+    split: Split = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="Mark this many best features as kept.")] = None,
+    output: Output = None,
+    root: DataRoot = None,
+    overrides: Overrides = None,
+) -> None:
+    """Rank columns by what they tell about the label, beyond what chance would."""
+    _begin("rank", data)
+    if _is_run_file(data):
+        _refuse(schema=schema, label=label, split=split, keep=keep)
+        return _stage_of(data, "rank", root, output, overrides)
+    from recsys import summary, verbs
+
+    _refuse_with_data(root, overrides)
+    ranking = verbs.rank(data, schema, label=label, split=split, keep=keep, output=output)
+    summary.show_ranking(ranking.table)
+    return None
+
+
+@app.command()
+def prepare(
+    data: Log,
+    schema: SchemaFile = None,
+    split: Split = None,
+    min_count: Annotated[int, typer.Option(min=1, help="Rarer values become the unseen value.")] = 1,
+    output: Output = None,
+    root: DataRoot = None,
+    overrides: Overrides = None,
+) -> None:
+    """Encode a log: vocabularies and scales from train rows, ids for every row."""
+    _begin("prepare", data)
+    if _is_run_file(data):
+        _refuse(schema=schema, split=split, min_count=None if min_count == 1 else min_count)
+        return _stage_of(data, "prepare", root, output, overrides)
+    from recsys import summary, verbs
+
+    _refuse_with_data(root, overrides)
+    dataset = verbs.prepare(
+        data,
+        _needed("--schema", schema),
+        _needed("--output", output),
+        split=split,
+        min_count=min_count,
+    )
+    summary.show_dataset(dataset)
+    return None
+
+
+@app.command()
+def plan(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Prepared dataset; or a run file (.yaml).")
+    ],
+    size: Annotated[str | None, typer.Option("--bytes", help="Bytes for all tables, such as 8MB.")] = None,
+    embedding_dim: Annotated[int | None, typer.Option(min=1, help="Width of the vectors.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model, where it fixes the width (lr).")] = None,
+    output: Output = None,
+    root: DataRoot = None,
+    overrides: Overrides = None,
+) -> None:
+    """Solve the rows of every table from the bytes one can afford."""
+    _begin("plan", dataset)
+    if _is_run_file(dataset):
+        _refuse(bytes=size, embedding_dim=embedding_dim, model=model)
+        return _stage_of(dataset, "plan", root, output, overrides)
+    from recsys import summary, verbs
+
+    _refuse_with_data(root, overrides)
+    made = verbs.plan(dataset, size=size, embedding_dim=embedding_dim, model=model, output=output)
+    summary.show_plan(made)
+    return None
+
+
+@app.command()
+def train(
+    file: RunFile,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training in the folder.")
+    ] = False,
+    root: DataRoot = None,
+    output: Output = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train a run file's model; under torchrun on many processes.
+
+    Stages before it are brought up to date first, by the first process alone.
+    """
+    _begin("train", str(file))
+    from recsys.doctor import require_training
+
+    require_training()
+    _stage_of(str(file), "train", root, output, overrides, resume=resume)
+
+
+@app.command()
+def run(
+    file: RunFile,
+    root: DataRoot = None,
+    output: Output = None,
+    overrides: Overrides = None,
+    force: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Redo a stage whatever its state; repeatable.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to do.")] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every setting, defaults included, and stop.")
+    ] = False,
+) -> None:
+    """Carry a log to a bundle, redoing only stages that are stale."""
+    if print_config:
+        from recsys.config import load_config
+        from recsys.reference import as_yaml
+
+        config = load_config(file, data=root, output=output, overrides=overrides or ())
+        typer.echo(as_yaml(config), nl=False)
+        return
+    _begin("run", str(file))
+    from recsys import chain, summary
+
+    finished = chain.run(
+        file, data=root, output=output, overrides=overrides or (), force=force or (), until=until
+    )
+    summary.show_run(finished)
+
+
+@app.command()
+def synth(
+    settings: Annotated[Path, typer.Argument(metavar="SETTINGS", help="Settings (YAML), as in data/.")],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder to write to.")],
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Number of rows, instead of the settings'.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the settings'.")] = None,
+) -> None:
+    """Write a synthetic click log whose best possible AUC is known."""
+    _begin("synth", str(settings))
+    from recsys.data.synth import synth as write
+
+    typer.echo(str(write(settings, output, rows=rows, seed=seed)))
+
+
+@app.command()
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Also import torch and look one vector up.")] = False,
+) -> None:
+    """Check versions and the machine; exit code 1 when what is installed does not fit together."""
+    _begin("doctor", "")
+    from recsys.doctor import doctor as diagnose
+    from recsys.summary import show_diagnosis
+
+    diagnosis = diagnose(deep=deep)
+    show_diagnosis(diagnosis)
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
+
+
+def _begin(verb: str, subject: str) -> None:
+    """The first line, before anything slow is imported."""
+    say(f"recsys {__version__} {verb} {subject}".rstrip())
+
+
+def _is_run_file(argument: str) -> bool:
+    return argument.endswith((".yaml", ".yml"))
+
+
+def _stage_of(
+    file: str,
+    stage: str,
+    root: Path | None,
+    output: Path | None,
+    overrides: list[str] | None,
+    resume: bool = False,
+) -> None:
+    """Redo one stage of a run file, after bringing those before it up to date."""
+    from recsys import chain, summary
+
+    finished = chain.run(
+        file,
+        data=root,
+        output=output,
+        overrides=overrides or (),
+        force=(stage,),
+        until=stage,
+        resume=resume,
+    )
+    summary.show_run(finished)
+
+
+def _refuse(**flags: object) -> None:
+    """Flags that a run file has settings for."""
+    for name, value in flags.items():
+        if value not in (None, ""):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is for data given by path; here the run file says it"
+            )
+
+
+def _refuse_with_data(root: Path | None, overrides: list[str] | None) -> None:
+    """Flags that change a run file where there is none."""
+    for name, value in (("--data", root), ("--set", overrides)):
+        if value:
+            raise ConfigError(f"{name} changes a run file, and none is given")
+
+
+def _needed(flag: str, value: T | None) -> T:
+    if value is None:
+        raise ConfigError(f"{flag} is missing")
+    return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """``a,b`` as names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; ``--debug`` may stand anywhere."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in given:
+        given = ["--debug", *(argument for argument in given if argument != "--debug")]
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # says that torchrec is dated
+    app(given, prog_name="recsys")

@@ -1,0 +1,376 @@
+"""The stages of a run: what each is made from, how it is made, and what it hands on.
+
+``recsys run`` and the single verbs both go through here, so that a stage's record is put together in
+one place. The heavy imports stand inside the functions that make a stage: finding that everything is
+up to date needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys import ranks
+from recsys.config import FilesSplit, RunConfig
+from recsys.errors import DataError
+from recsys.progress import say
+from recsys.stage import (
+    STAGE_FILE,
+    Fingerprint,
+    StageRecord,
+    handed_on,
+    load_record,
+    outputs_of,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from recsys.config import SplitSettings
+    from recsys.data.dataset import Dataset
+    from recsys.data.split import Parts
+
+SCHEMA_FILE = "schema.yaml"
+STARTED = "started.json"
+"""The record of a training that has begun; an interrupted run with the same one is resumed."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run file and the folder of its outputs."""
+
+    config: RunConfig
+    resume: bool | None = None
+    """Whether training goes on where it stood; None: where an interrupted one matches."""
+
+    @property
+    def root(self) -> Path:
+        """Folder of all outputs."""
+        return self.config.folder
+
+    def folder(self, stage: str) -> Path:
+        """Folder of one stage's outputs."""
+        return self.root / STAGES[stage].folder
+
+    @property
+    def schema(self) -> Path:
+        return self.folder("infer") / SCHEMA_FILE
+
+    @property
+    def dataset(self) -> Dataset:
+        from recsys.data.dataset import Dataset
+
+        return Dataset.load(self.folder("prepare"))
+
+    @property
+    def data(self) -> Path | None:
+        """Path of the log; None where the split names three files."""
+        if self.config.data.path is None:
+            return None
+        return _under(self.config.data.root, self.config.data.path)
+
+    @property
+    def split(self) -> SplitSettings:
+        """The split rule, its paths resolved."""
+        split = self.config.split
+        if not isinstance(split, FilesSplit):
+            return split
+        root = self.config.data.root
+        paths = {part: str(_under(root, getattr(split, part))) for part in ("train", "valid", "test")}
+        return split.model_copy(update=paths)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The log, split; reads footers only."""
+        from recsys.data.split import split_source
+
+        return split_source(self.split, self.data)
+
+    @cached_property
+    def log(self) -> dict[str, Fingerprint]:
+        """Fingerprints of the log's files, by absolute path."""
+        return {str(Path(path).resolve()): found for path, found in self.parts.fingerprints().items()}
+
+    def kept(self) -> tuple[str, ...] | None:
+        """Features that ranking keeps for the stages that follow; None: all."""
+        if self.config.rank.keep is None:
+            return None
+        path = self.folder("rank") / "ranking.json"
+        return tuple(json.loads(path.read_text(encoding="utf-8"))["kept"])
+
+
+def _under(root: Path, path: str) -> Path:
+    return root / Path(path).expanduser()
+
+
+@dataclass(frozen=True)
+class Made:
+    """What making a stage gave."""
+
+    rows: int | None = None
+    """Rows that it read."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the chain."""
+
+    name: str
+    version: int
+    """Raised by hand when the same inputs and settings give another result."""
+    folder: str
+    inputs: Callable[[Place], dict[str, Fingerprint]]
+    settings: Callable[[Place], Mapping[str, Any]]
+    make: Callable[[Place], Made]
+    hands_on: tuple[str, ...]
+    """Patterns of the files that later stages read."""
+
+    def wanted(self, place: Place) -> StageRecord:
+        """The record that an up-to-date folder has."""
+        return StageRecord(
+            stage=self.name,
+            version=self.version,
+            inputs=self.inputs(place),
+            settings=settings_of(self.settings(place)),
+        )
+
+    def finished(self, place: Place, wanted: StageRecord, seconds: float, rows: int | None) -> StageRecord:
+        """Write the record of a stage that has just been made."""
+        folder = place.folder(self.name)
+        found = {
+            "seconds": round(seconds, 3),
+            "rows": rows,
+            "outputs": outputs_of(folder, self.hands_on),
+        }
+        record = wanted.model_copy(update=found)
+        record.save(folder)
+        return record
+
+    def handed(self, place: Place, *patterns: str) -> dict[str, Fingerprint]:
+        """Content of what this stage wrote, for the record of a later one."""
+        folder = place.folder(self.name)
+        try:
+            return handed_on(folder, patterns or self.hands_on)
+        except DataError as error:
+            raise DataError(f"{folder}: stage {self.name!r} is not made yet; run 'recsys run'") from error
+
+
+# --- infer ---------------------------------------------------------------------------------------
+
+
+def _infer_settings(place: Place) -> dict[str, Any]:
+    return {"data": place.config.data.model_dump(mode="json", exclude={"root", "path"})}
+
+
+def _infer(place: Place) -> Made:
+    from recsys.features.infer import infer
+
+    data = place.config.data
+    schema = infer(
+        place.parts.all() if place.data is None else place.data,
+        label=data.label,
+        group=data.group,
+        weight=data.weight,
+        timestamp=data.timestamp,
+        split=place.split,
+        columns=data.columns,
+        ignore=data.ignore,
+        output=place.folder("infer"),
+    )
+    return Made(schema.rows)
+
+
+# --- rank ----------------------------------------------------------------------------------------
+
+
+def _rank_inputs(place: Place) -> dict[str, Fingerprint]:
+    return place.log | STAGES["infer"].handed(place)
+
+
+def _rank_settings(place: Place) -> dict[str, Any]:
+    return {"split": _without_paths(place.config.split), "rank": place.config.rank}
+
+
+def _rank(place: Place) -> Made:
+    from recsys.features.ranking import rank
+
+    rank(
+        place.data,
+        place.schema,
+        split=place.split,
+        keep=place.config.rank.keep,
+        output=place.folder("rank"),
+    )
+    return Made()
+
+
+# --- prepare -------------------------------------------------------------------------------------
+
+
+def _prepare_settings(place: Place) -> dict[str, Any]:
+    return {
+        "split": _without_paths(place.config.split),
+        "prepare": place.config.prepare,
+        "keep": place.kept(),
+    }
+
+
+def _prepare(place: Place) -> Made:
+    from recsys.features.prepare import prepare
+
+    kept = place.kept()
+    dataset = prepare(
+        place.data,
+        place.schema,
+        place.folder("prepare"),
+        split=place.split,
+        keep=None if kept is None else list(kept),
+        min_count=place.config.prepare.min_count,
+    )
+    return Made(sum(dataset.manifest.rows.values()))
+
+
+# --- plan ----------------------------------------------------------------------------------------
+
+
+def _plan_inputs(place: Place) -> dict[str, Fingerprint]:
+    return STAGES["prepare"].handed(place, "dataset.json")
+
+
+def _plan_settings(place: Place) -> dict[str, Any]:
+    return {"plan": place.config.plan, "model": place.config.model.name}
+
+
+def _plan(place: Place) -> Made:
+    from recsys.embeddings.planner import plan
+
+    plan(
+        place.dataset,
+        model_name=place.config.model.name,
+        settings=place.config.plan,
+        output=place.folder("plan"),
+    )
+    return Made()
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def _train_inputs(place: Place) -> dict[str, Fingerprint]:
+    read = STAGES["prepare"].handed(place, "dataset.json", "train.parquet", "valid.parquet", "vocab/*")
+    return read | STAGES["plan"].handed(place)
+
+
+def _train_settings(place: Place) -> dict[str, Any]:
+    return {"model": place.config.model, "train": place.config.train}
+
+
+def _resumable(folder: Path, wanted: StageRecord) -> bool:
+    """Whether the run folder holds an interrupted training of exactly what is wanted now."""
+    if (folder / STAGE_FILE).exists():
+        return False
+    begun = load_record(folder, STARTED)
+    has_checkpoint = (folder / "checkpoints" / "latest").exists()
+    return begun is not None and has_checkpoint and wanted.reason_stale(begun) is None
+
+
+def train_here(place: Place, *, resume: bool) -> Made:
+    """Train in this process; under torchrun every process calls it with the same arguments."""
+    from recsys.embeddings.plan import Plan
+    from recsys.training.train import train
+
+    run = train(
+        place.dataset,
+        place.folder("train"),
+        model=place.config.model,
+        plan=Plan.load(place.folder("plan") / "plan.json"),
+        settings=place.config.train,
+        resume=resume,
+    )
+    return Made(round(run.result.rows_per_second * run.result.seconds))
+
+
+def _train(place: Place) -> Made:
+    folder = place.folder("train")
+    wanted = STAGES["train"].wanted(place)
+    resume = _resumable(folder, wanted) if place.resume is None else place.resume
+    if resume:
+        say("          going on where it stood")
+    elif folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted.save(folder, STARTED)
+    ranks.announce({"resume": resume})
+    return train_here(place, resume=resume)
+
+
+# --- evaluate ------------------------------------------------------------------------------------
+
+
+def _evaluate_inputs(place: Place) -> dict[str, Fingerprint]:
+    return STAGES["train"].handed(place) | STAGES["prepare"].handed(place, "test.parquet") | place.log
+
+
+def _evaluate_settings(place: Place) -> dict[str, Any]:
+    return {"evaluate": place.config.evaluate, "split": _without_paths(place.config.split)}
+
+
+def _evaluate(place: Place) -> Made:
+    raise NotImplementedError
+
+
+# --- export --------------------------------------------------------------------------------------
+
+
+def _export_inputs(place: Place) -> dict[str, Fingerprint]:
+    read = STAGES["prepare"].handed(place, "dataset.json", "test.parquet", "vocab/*")
+    return STAGES["train"].handed(place) | STAGES["plan"].handed(place) | read
+
+
+def _export_settings(place: Place) -> dict[str, Any]:
+    return {"export": place.config.export}
+
+
+def _export(place: Place) -> Made:
+    raise NotImplementedError
+
+
+def _without_paths(split: SplitSettings) -> dict[str, Any]:
+    """The split rule for a record; given files are inputs, not settings."""
+    if isinstance(split, FilesSplit):
+        return {"by": "files"}
+    return split.model_dump(mode="json")
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("infer", 1, "schema", lambda place: place.log, _infer_settings, _infer, (SCHEMA_FILE,)),
+        Stage("rank", 1, "ranking", _rank_inputs, _rank_settings, _rank, ("ranking.*",)),
+        Stage(
+            "prepare",
+            1,
+            "dataset",
+            _rank_inputs,
+            _prepare_settings,
+            _prepare,
+            ("dataset.json", "*.parquet", "vocab/*"),
+        ),
+        Stage("plan", 1, "plan", _plan_inputs, _plan_settings, _plan, ("plan.json",)),
+        Stage("train", 1, "run", _train_inputs, _train_settings, _train, ("run.json", "checkpoints/best")),
+        Stage(
+            "evaluate",
+            1,
+            "evaluation",
+            _evaluate_inputs,
+            _evaluate_settings,
+            _evaluate,
+            ("metrics.json", "slices.parquet"),
+        ),
+        Stage("export", 1, "bundle", _export_inputs, _export_settings, _export, ("manifest.json",)),
+    )
+}

@@ -1,0 +1,134 @@
+"""What the command line shows when a verb is done: tables on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from recsys.progress import size
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recsys.chain import Finished
+    from recsys.data.dataset import Dataset
+    from recsys.doctor import Diagnosis
+    from recsys.embeddings.plan import Plan
+    from recsys.schema import Schema
+
+_PLAIN_WIDTH = 120
+_MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
+
+
+def _console() -> Console:
+    """Where results go; wide enough for whole lines where nobody watches."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """An open table; a column that begins with ``#`` holds numbers."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.lstrip("#"), justify="right" if column.startswith("#") else "left")
+    return table
+
+
+def show_schema(schema: Schema, output: Path | None) -> None:
+    """The schema itself where it was not written anywhere, else what was found per column."""
+    if output is None:
+        text = yaml.safe_dump(schema.to_dict(), sort_keys=False, allow_unicode=True, width=100)
+        Console(soft_wrap=True, highlight=False, markup=False).print(text, end="")
+        return
+    table = _table("column", "kind", "type", "roles", "#distinct", "#missing", "#longest")
+    for name, column in schema.columns.items():
+        facts = column.facts
+        shown: tuple[str, ...] = ()
+        if facts is not None:
+            about = "" if facts.distinct_is_exact else "~"
+            longest = "" if facts.length_max is None else f"{facts.length_max:,}"
+            shown = (f"{about}{facts.distinct:,}", f"{facts.missing:.1%}", longest)
+        table.add_row(name, column.kind, column.type, ", ".join(column.roles) or "ignored", *shown)
+    console = _console()
+    console.print(table)
+    console.print(f"written to {output}", highlight=False)
+
+
+def show_ranking(ranking: pl.DataFrame, most: int = 40) -> None:
+    """Best columns first."""
+    table = _table("column", "kind", "#score (nats)", "#z", "#distinct", "#coverage")
+    for row in ranking.head(most).iter_rows(named=True):
+        table.add_row(
+            row["column"],
+            row["kind"],
+            f"{row['score']:.6f}",
+            f"{row['z']:.1f}",
+            f"{row['distinct']:,}",
+            f"{row['coverage']:.1%}",
+        )
+    _console().print(table)
+
+
+def show_dataset(dataset: Dataset) -> None:
+    """Rows per part and the size of every vocabulary."""
+    manifest = dataset.manifest
+    parts = _table("part", "#rows", "#clicks")
+    for part, rows in manifest.rows.items():
+        parts.add_row(part, f"{rows:,}", f"{manifest.positives.get(part, 0):,}")
+    vocabularies = _table("vocabulary", "#ids", "type", "columns")
+    for name, info in manifest.vocabularies.items():
+        vocabularies.add_row(name, f"{info.size:,}", info.type, ", ".join(info.columns))
+    console = _console()
+    console.print(parts, "", vocabularies)
+    for treatment, count in manifest.treatments.items():
+        console.print(f"{count:,} values: {treatment}", highlight=False, markup=False)
+    console.print(f"written to {dataset.folder}", highlight=False)
+
+
+def show_plan(plan: Plan) -> None:
+    """Every table with its bytes."""
+    table = _table("table", "#rows", "#dim", "mode", "path", "#bytes", "served as")
+    modes = {info.table: info.mode for info in plan.vocabularies.values()}
+    for name, entry in plan.tables.items():
+        table.add_row(
+            name,
+            f"{entry.rows:,}",
+            str(entry.dim),
+            modes[name],
+            entry.path,
+            size(4 * entry.rows * entry.dim),
+            entry.serve_dtype,
+        )
+    table.add_section()
+    table.add_row("all", "", "", "", "", size(plan.train_bytes), "")
+    _console().print(table)
+
+
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    """What ``doctor`` found, what is wrong with what to do about it."""
+    table = _table("", "", "", "")
+    for check in diagnosis.checks:
+        table.add_row(_MARKS[check.state], check.name, check.found, check.advice)
+    table.show_header = False
+    console = _console()
+    console.print(table)
+    console.print(diagnosis.verdict, highlight=False, soft_wrap=True)
+
+
+def show_run(finished: Finished) -> None:
+    """Stages with seconds and rows per second."""
+    table = _table("stage", "", "#seconds", "#rows/s")
+    for outcome in finished.outcomes:
+        speed = outcome.rows_per_second
+        table.add_row(
+            outcome.stage,
+            outcome.state,
+            f"{outcome.seconds:.1f}",
+            f"{speed:,.0f}" if speed else "",
+        )
+    if finished.outcomes:
+        _console().print(table)
