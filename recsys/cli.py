@@ -35,23 +35,26 @@ class Verbs(TyperGroup):
         try:
             with reporting(reporter):
                 return super().invoke(ctx)
-        except RecsysError as error:
-            code, message = error.exit_code, str(error)
-        except KeyboardInterrupt:
-            code, message = 130, "interrupted"
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] in ("", "recsys"):
-                raise
-            code, message = 1, f"this needs the package {error.name!r}; see 'recsys doctor'"
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            name = f"{error.filename}: " if error.filename else ""
-            code, message = 1, f"{name}{error.strerror or error}"
-        if ctx.params.get("debug"):
-            traceback.print_exc()
-        typer.echo(f"recsys: {message}" if code == 130 else f"error: {message}", err=True)
+        except (RecsysError, KeyboardInterrupt, ModuleNotFoundError, OSError) as error:
+            code, message = _refusal(error)
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+        typer.echo(message, err=True)
         raise typer.Exit(code)
+
+
+def _refusal(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of what stopped a verb; raises again what is a fault of recsys itself."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "recsys: interrupted"
+    if isinstance(error, RecsysError):
+        return error.exit_code, f"error: {error}"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "recsys").startswith("recsys"):
+        return 1, f"error: this needs the package {error.name!r}, which is missing; see 'recsys doctor'"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, BrokenPipeError):
+        named = f"{error.filename}: " if error.filename else ""
+        return 1, f"error: {named}{error.strerror}"
+    raise error
 
 
 app = typer.Typer(

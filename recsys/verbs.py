@@ -56,10 +56,10 @@ def rank(
     output: Path | None = None,
 ) -> Ranking:
     """Rank the columns of a log; with ``output``, write the ranking there."""
-    from recsys.features.ranking import rank as make
-
     rule = _split(split)
     given = None if schema is None else _schema_path(schema)
+    from recsys.features.ranking import rank as make
+
     started = time.perf_counter()
     ranking = make(data, given, split=rule, label=label, keep=keep, output=output)
     if output is not None:
@@ -72,9 +72,9 @@ def prepare(
     data: str, schema: Path, output: Path, *, split: str | None = None, min_count: int = 1
 ) -> Dataset:
     """Encode a log into a dataset folder."""
+    rule, given = _split(split), _schema_path(schema)
     from recsys.features.prepare import prepare as make
 
-    rule, given = _split(split), _schema_path(schema)
     started = time.perf_counter()
     dataset = make(data, Schema.load(given), output, split=rule, min_count=min_count)
     settings = {"split": split, "prepare": {"min_count": min_count}}

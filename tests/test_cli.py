@@ -1,0 +1,176 @@
+"""The command line: exit codes, messages, and what it never imports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from recsys.cli import app
+
+HEAVY = "{'torch', 'torchrec', 'fbgemm_gpu', 'matplotlib', 'sklearn', 'pandas'}"
+
+
+def recsys(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "recsys", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_help_lists_the_verbs_that_exist() -> None:
+    listed = recsys("--help").stdout
+    for verb in ("infer", "rank", "prepare", "plan", "train", "run", "synth", "doctor"):
+        assert f" {verb} " in listed
+    for verb in ("index", "serve", "bench", "search"):
+        assert f" {verb} " not in listed
+
+
+@pytest.mark.parametrize("verb", ["infer", "rank", "prepare", "plan", "train", "run", "synth", "doctor"])
+def test_every_verb_has_help(verb: str) -> None:
+    result = recsys(verb, "--help")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+
+
+def test_version() -> None:
+    assert recsys("--version").stdout.startswith("recsys 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["infer", "log.parquet", "--labl", "y"], "--label"),
+        (["prepre"], "prepare"),
+        (["run"], "FILE"),
+        (["plan", "dataset", "--embedding-dim", "0"], "--embedding-dim"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_names_the_nearest(arguments: list[str], message: str) -> None:
+    result = recsys(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "absent.yaml"], "error: absent.yaml: no such run file"),
+        (["infer", "log.parquet"], "error: --label is missing"),
+        (["infer", "run.yaml", "--label", "y"], "error: --label is for data given by path"),
+        (["infer", "log.parquet", "--label", "y", "--set", "a=1"], "error: --set changes a run file"),
+        (["rank", "log.parquet", "--split", "{by: tiem}"], "did you mean 'time'?"),
+        (["rank", "log.parquet", "--split", "{by: ratio, kee: a}"], "did you mean 'key'?"),
+        (["rank", "log.parquet", "--split", "{by"], "not valid YAML"),
+        (["rank", "log.parquet", "--split", "ratio"], "expected a mapping"),
+    ],
+)
+def test_a_refusal_is_one_message_without_a_traceback(arguments: list[str], message: str) -> None:
+    result = recsys(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback_wherever_it_stands() -> None:
+    for arguments in (["--debug", "run", "absent.yaml"], ["run", "absent.yaml", "--debug"]):
+        result = in_a_process(*arguments)
+        assert result.returncode == 2
+        assert "Traceback" in result.stderr
+        assert "error: absent.yaml: no such run file" in result.stderr
+
+
+def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("{name: a, data: {path: a, label: y}, split: {by: ratio, key: k}, model: {name: lr}}")
+    result = recsys("run", str(file), "--force", "prepar")
+    assert result.exit_code == 2
+    assert "did you mean 'prepare'?" in result.stderr
+
+
+def test_print_config_prints_defaults_and_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("{name: a, data: {path: a, label: y}, split: {by: ratio, key: k}, model: {name: lr}}")
+    result = recsys("run", str(file), "--print-config", "--set", "train.epochs=7")
+    assert result.exit_code == 0
+    assert "  epochs: 7\n" in result.stdout
+    assert "  batch_size: 4096\n" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["infer", "--help"], ["doctor"], ["run", "absent.yaml"]])
+def test_light_verbs_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from recsys.cli import main\n"
+        "try:\n"
+        f"    main({arguments!r})\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_first_line_comes_within_a_second(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("{}")
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recsys", "train", str(file)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    with process, process.stderr:
+        line = process.stderr.readline()
+        seconds = time.monotonic() - started
+        process.stderr.read()
+    assert line.startswith("recsys ")
+    assert "train" in line
+    assert seconds < 1.0
+
+
+def test_ctrl_c_exits_with_130_and_no_traceback(tmp_path: Path) -> None:
+    code = (
+        "import time\n"
+        "from recsys import cli\n"
+        "@cli.app.command()\n"
+        "def wait():\n"
+        "    cli._begin('wait', '')\n"
+        "    time.sleep(60)\n"
+        "cli.main(['wait'])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    with process, process.stderr:
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest == "recsys: interrupted\n"
+
+
+def test_without_torch_a_verb_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name.startswith('torch') else find(name)\n"
+        "from recsys.cli import main\n"
+        "main(['train', 'run.yaml'])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "requirements/cpu.txt" in result.stderr
+    assert "Traceback" not in result.stderr
