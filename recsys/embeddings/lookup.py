@@ -1,0 +1,186 @@
+"""From a batch's ids to streams of table rows, and from looked-up vectors to a model's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import fbgemm_gpu  # noqa: F401  registers torch.ops.fbgemm
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.batch import Batch
+from recsys.data.dataset import Feature
+from recsys.embeddings.plan import Plan
+from recsys.errors import DataError, PlanError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One feature's ids on their way to the rows of a table."""
+
+    feature: Feature
+    vocabulary: str
+    table: str
+    size: int
+    """Ids of the vocabulary."""
+    rows: NDArray[np.int64] | None
+    """Row of every id; None where the row is the id."""
+
+    @classmethod
+    def of(cls, feature: Feature, plan: Plan, row_maps: Mapping[str, NDArray[np.int64] | Tensor]) -> Source:
+        """Check a vocabulary against its table.
+
+        Raises:
+            PlanError: ids and rows do not fit together.
+        """
+        name = plan.features[feature.name]
+        vocabulary = plan.vocabularies[name]
+        table_rows = plan.tables[vocabulary.table].rows
+        given = row_maps.get(name)
+        if given is None:
+            if vocabulary.mode != "full":
+                raise PlanError(f"vocabulary {name!r} is hashed, but the rows of its ids were not given")
+            if vocabulary.size > table_rows:
+                raise PlanError(
+                    f"vocabulary {name!r} has {vocabulary.size} ids, its table {vocabulary.table!r} only "
+                    f"{table_rows} rows; redo 'recsys plan'"
+                )
+            return cls(feature, name, vocabulary.table, vocabulary.size, None)
+        rows = np.ascontiguousarray(np.asarray(given), dtype=np.int64)
+        if rows.shape != (vocabulary.size,) or rows.min() < 0 or rows.max() >= table_rows:
+            raise PlanError(
+                f"vocabulary {name!r}: expected {vocabulary.size} rows within [0, {table_rows}) of table "
+                f"{vocabulary.table!r}, found {rows.shape[0]} rows within [{rows.min()}, {rows.max()}]; "
+                "redo 'recsys plan'"
+            )
+        return cls(feature, name, vocabulary.table, vocabulary.size, rows)
+
+    def write(self, ids: NDArray[np.int64], out: NDArray[np.int64], batch: int) -> None:
+        """Write the table rows of ids ``[n]`` to ``out`` ``[n]``.
+
+        Raises:
+            DataError: an id is not one of the vocabulary's.
+        """
+        if ids.size and int(ids.view(np.uint64).max()) >= self.size:
+            at = int(np.flatnonzero(ids.view(np.uint64) >= self.size)[0])
+            raise DataError(
+                f"feature {self.feature.name!r}: value {at} of batch {batch} has id {int(ids[at])}, "
+                f"expected 0 to {self.size - 1} (vocabulary {self.vocabulary!r}); the dataset and the plan "
+                "do not belong together: redo 'recsys prepare' and 'recsys plan'"
+            )
+        if self.rows is None:
+            out[:] = ids
+        else:
+            np.take(self.rows, ids, out=out, mode="clip")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The ids that one collection looks up together.
+
+    Flat: a key per source, one id per row. Ragged: one table and one key, whose stream is the ids of
+    the sources one after the other, so that a shared table is looked up and updated once a step.
+    """
+
+    sources: tuple[Source, ...]
+    ragged: bool
+
+    def rows_of(self, batch: Batch) -> NDArray[np.int64]:
+        """Table rows of a batch, int64; raises DataError for an id that no vocabulary holds."""
+        ids = [_ids(batch, source.feature.name) for source in self.sources]
+        out = np.empty(sum(values.shape[0] for values in ids), dtype=np.int64)
+        start = 0
+        for source, values in zip(self.sources, ids, strict=True):
+            source.write(values, out[start : start + values.shape[0]], batch.index)
+            start += values.shape[0]
+        return out
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Where the values of a multi or sequence feature belong."""
+
+    count: int
+    longest: int
+    lengths: Tensor
+    """int64 ``[B]``."""
+    index: Tensor
+    """Sequence: offsets int64 ``[B + 1]``. Multi: row of each value, int64 ``[count]``."""
+
+    @classmethod
+    def of(cls, feature: Feature, lengths: NDArray[np.int64], device: torch.device) -> Bags:
+        lengths = np.ascontiguousarray(lengths, dtype=np.int64)
+        if feature.kind == "sequence":
+            index = np.zeros(lengths.shape[0] + 1, dtype=np.int64)
+            np.cumsum(lengths, out=index[1:])
+        else:
+            index = np.repeat(np.arange(lengths.shape[0]), lengths)
+        return cls(
+            count=int(lengths.sum()),
+            longest=int(lengths.max(initial=0)),
+            lengths=to_device(lengths, device),
+            index=to_device(index, device),
+        )
+
+    def mean(self, vectors: Tensor) -> Tensor:
+        """Mean of each row's vectors ``[count, D]``: ``[B, D]``; zeros where a row has none."""
+        sums = vectors.new_zeros(self.lengths.shape[0], vectors.shape[1]).index_add(0, self.index, vectors)
+        return sums / self.lengths.clamp(min=1).unsqueeze(1)
+
+    def pad(self, vectors: Tensor) -> Tensor:
+        """Each row's vectors ``[count, D]`` in order, then zeros: ``[B, longest, D]``."""
+        if self.count == 0:
+            return vectors.reshape(self.lengths.shape[0], 0, vectors.shape[1])
+        padded: Tensor = torch.ops.fbgemm.jagged_to_padded_dense(vectors, [self.index], [self.longest], 0.0)
+        return padded
+
+
+@dataclass
+class DeviceBatch:
+    """A batch on its device, ready to be looked up."""
+
+    index: int
+    """Number of the global batch since the start of training, from 0."""
+    global_rows: int
+    """Rows of the global batch, summed over ranks."""
+    rows: int
+    """Rows of this rank's slice, B."""
+    label: Tensor
+    """float32 ``[B]``."""
+    weight: Tensor | None
+    """float32 ``[B]``."""
+    streams: tuple[Tensor, ...]
+    """Table rows per collection, int64."""
+    bags: dict[str, Bags] = field(default_factory=dict)
+    """Per multi and sequence feature."""
+    numerics: dict[str, Tensor] = field(default_factory=dict)
+    """float32 ``[B]``, 0 where missing."""
+    missing: dict[str, Tensor] = field(default_factory=dict)
+    """float32 ``[B]``, 1 where missing."""
+
+
+def numbers_of(
+    batch: Batch, names: Sequence[str], device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Numeric features with NaN replaced by 0, and where that was."""
+    if not names:
+        return {}, {}
+    values = np.stack([batch.numerics[name] for name in names]).astype(np.float32, copy=False)
+    missing = np.isnan(values)
+    values[missing] = 0.0
+    numerics = to_device(values, device)
+    masks = to_device(missing.astype(np.float32), device)
+    return dict(zip(names, numerics, strict=True)), dict(zip(names, masks, strict=True))
+
+
+def to_device(values: NDArray[np.int64] | NDArray[np.float32], device: torch.device) -> Tensor:
+    """A tensor of an array; to a GPU through pinned memory, without waiting for the copy."""
+    tensor = torch.from_numpy(values)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _ids(batch: Batch, feature: str) -> NDArray[np.int64]:
+    return np.ascontiguousarray(batch.ids[feature], dtype=np.int64)

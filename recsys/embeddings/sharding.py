@@ -1,0 +1,240 @@
+"""One sharded collection of tables: torchrec's own collection, kernels and sharder.
+
+Everything this package uses of torchrec passes through here. Several processes shard each table by
+rows; one process holds it whole, which torchrec calls table-wise, and then distributes nothing.
+
+Blocks of rows are as ``DTensor``'s ``Shard(0)`` cuts them: ``ceil(rows / world)`` rows per process,
+the last ones shorter or empty. torchrec stores full blocks on every process, because a kernel whose
+tables are all empty fails; the surplus rows stand behind the table, and no id ever reaches them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from recsys.embeddings.plan import UpdatePath
+
+with warnings.catch_warnings():
+    # fbgemm warns on import that its SSD kernels are not in the wheel and that it imports an old name.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"fbgemm_gpu\.")
+    from fbgemm_gpu.split_embedding_configs import EmbOptimType
+    from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode
+    from torchrec.distributed.comm_ops import set_gradient_division
+    from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+    from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise, table_wise
+    from torchrec.distributed.types import ShardingEnv, ShardingType
+    from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
+    from torchrec.modules.embedding_modules import EmbeddingBagCollection
+    from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+ADAGRAD_EPS = 1e-8
+_ALIGNMENT = 4
+"""fbgemm's fused kernels, and all of its CUDA kernels, read vectors in steps of four floats."""
+_NOISE = {
+    "torchrec.distributed.utils": "caching params will be ignored",
+    "torch.fx._symbolic_trace": "is_fx_tracing will return true",
+}
+
+
+def _silence(logger: str, phrase: str) -> None:
+    """Drop one message that says nothing to a user."""
+    logging.getLogger(logger).addFilter(lambda record: phrase not in record.getMessage())
+
+
+for _logger, _phrase in _NOISE.items():
+    _silence(_logger, _phrase)
+
+# fbgemm's dense kernel brings its own autograd inside its CPU kernel. Torch warns of every operator
+# that registers none, unless it is told to pass through, as here.
+_FBGEMM: Any = torch.library.Library("fbgemm", "IMPL")  # type: ignore[no-untyped-call]
+_FBGEMM.impl("dense_embedding_codegen_lookup_function", torch.library.fallthrough_kernel, "AutogradCPU")
+
+
+@dataclass(frozen=True)
+class TableShard:
+    """A table's shape, and which of its rows this process holds."""
+
+    name: str
+    rows: int
+    dim: int
+    path: UpdatePath
+    block: int
+    """Rows stored per process."""
+    storage_dim: int
+    """Floats stored per row; those behind ``dim`` are zeros and stay so."""
+    part: range
+    """Rows of the table that this process holds; may be empty."""
+
+    @classmethod
+    def of(
+        cls, name: str, rows: int, dim: int, path: UpdatePath, device: torch.device, rank: int, world: int
+    ) -> TableShard:
+        """Cut a table for one process."""
+        block = -(-rows // world)
+        aligned = path == "fused" or device.type != "cpu"
+        storage_dim = -(-dim // _ALIGNMENT) * _ALIGNMENT if aligned else dim
+        part = range(min(rank * block, rows), min((rank + 1) * block, rows))
+        return cls(name, rows, dim, path, block, storage_dim, part)
+
+    @property
+    def lr_factor(self) -> float:
+        """Undoes what padding does to row-wise Adagrad, whose mean square counts the pad's zeros."""
+        return math.sqrt(self.dim / self.storage_dim) if self.path == "fused" else 1.0
+
+
+class _RowWiseSharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
+    """Offers row-wise sharding and both kernels on every device; torchrec leaves them out on CPU."""
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        return [ShardingType.ROW_WISE.value, ShardingType.TABLE_WISE.value]
+
+    def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
+        return [EmbeddingComputeKernel.DENSE.value, EmbeddingComputeKernel.FUSED.value]
+
+
+class ShardedTables(nn.Module):
+    """Tables of one update path, looked up together: every id is a bag of one.
+
+    Args:
+        tables: all on the same path and with the same ``lr_factor``.
+        keys: number of lookup keys per table; keys of one table are adjacent, because fbgemm's CPU
+            backward is wrong where they are not.
+        device, group: where the tables lie, and over which processes.
+        fused_lr: learning rate of the fused path.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, TableShard],
+        keys: Mapping[str, int],
+        *,
+        device: torch.device,
+        group: dist.ProcessGroup,
+        fused_lr: float,
+    ) -> None:
+        super().__init__()
+        self._shards = tuple(tables.values())
+        first = self._shards[0]
+        self._path, self._world = first.path, dist.get_world_size(group)
+        self._base_lr = fused_lr * first.lr_factor
+        # Table and column names may hold dots, or be names that nn.ModuleDict refuses.
+        self._numbers = {shard.name: f"t{i}" for i, shard in enumerate(self._shards)}
+        names = iter(f"k{i}" for i in range(sum(keys.values())))
+        of_table = {table: [next(names) for _ in range(keys[table])] for table in tables}
+        self._keys = [key for table in tables for key in of_table[table]]
+        self.widths = [shard.storage_dim for shard in self._shards for _ in range(keys[shard.name])]
+        """Stored width of each key, in the order of the keys."""
+        self._sharded: Any = self._shard(of_table, device, group)
+        self._places = torch.arange(1, dtype=torch.int64, device=device)
+        self._ones = torch.ones(0, dtype=torch.int64, device=device)
+
+    def _shard(
+        self, keys: Mapping[str, list[str]], device: torch.device, group: dist.ProcessGroup
+    ) -> nn.Module:
+        configs = [
+            EmbeddingBagConfig(
+                name=self._numbers[shard.name],
+                num_embeddings=shard.block * self._world,
+                embedding_dim=shard.storage_dim,
+                feature_names=keys[shard.name],
+                pooling=PoolingType.SUM,
+            )
+            for shard in self._shards
+        ]
+        fused = {
+            "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+            "learning_rate": self._base_lr,
+            "eps": ADAGRAD_EPS * self._shards[0].lr_factor,
+            # Ids are checked before they are looked up.
+            "bounds_check_mode": BoundsCheckMode.NONE,
+        }
+        kernel = EmbeddingComputeKernel.DENSE if self._path == "dense" else EmbeddingComputeKernel.FUSED
+        sharder = _RowWiseSharder(fused_params=fused if self._path == "fused" else {})
+        collection = EmbeddingBagCollection(tables=configs, device=torch.device("meta"))
+        cut = (
+            table_wise(rank=0, compute_kernel=kernel.value)
+            if self._world == 1
+            else row_wise(compute_kernel=kernel.value)
+        )
+        plan = construct_module_sharding_plan(
+            collection,
+            {config.name: cut for config in configs},
+            sharder=sharder,
+            local_size=int(os.environ.get("LOCAL_WORLD_SIZE", self._world)),
+            world_size=self._world,
+            device_type=device.type,
+        )
+        # Losses are sums over rows divided by the global rows, so gradients of ranks add up.
+        set_gradient_division(False)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            sharded: nn.Module = sharder.shard(
+                collection, plan, ShardingEnv.from_process_group(group), device
+            )
+        return sharded
+
+    def lookup(self, rows: Tensor, stride: int) -> Any:
+        """Start a lookup; ``wait`` for its vectors.
+
+        Args:
+            rows: int64 ``[K * n]``, the rows of the first key, then those of the second, and so on.
+            stride: at least n and 1; the same on all processes, which torchrec's collectives over
+                gloo ask for. Places behind n hold empty bags.
+        """
+        keys = len(self._keys)
+        count = rows.shape[0] // keys
+        total = keys * stride
+        if self._places.shape[0] <= total:
+            self._places = torch.arange(2 * total + 1, device=rows.device)
+            self._ones = torch.ones(2 * total, dtype=torch.int64, device=rows.device)
+        if count == stride:
+            lengths, offsets = self._ones[:total], self._places[: total + 1]
+        else:
+            held = torch.zeros(keys, stride, dtype=torch.int64, device=rows.device)
+            held[:, :count] = 1
+            lengths, offsets = held.view(-1), None
+        features = KeyedJaggedTensor(
+            keys=self._keys,
+            values=rows,
+            lengths=lengths,
+            offsets=offsets,
+            stride=stride,
+            length_per_key=[count] * keys,
+            offset_per_key=[count * key for key in range(keys + 1)],
+        )
+        return self._sharded(features)
+
+    def wait(self, lookup: Any) -> Tensor:
+        """Vectors of a lookup, float32 ``[stride, sum(widths)]``."""
+        vectors: Tensor = lookup.values()
+        return vectors
+
+    def weight(self, table: str) -> nn.Parameter:
+        """What this process stores of a table, ``[block, storage_dim]``: a view of the kernel's memory."""
+        weight: nn.Parameter = self._sharded.embedding_bags[self._numbers[table]].weight
+        return weight
+
+    def accumulator(self, table: str) -> Tensor:
+        """Row-wise Adagrad's sum of mean squares of a fused table, ``[block]``, a view."""
+        number = self._numbers[table]
+        state = self._sharded.fused_optimizer.state_dict()["state"]
+        sharded = state[f"embedding_bags.{number}.weight"][f"{number}.momentum1"]
+        local: Tensor = sharded.local_shards()[0].tensor
+        return local
+
+    def set_lr(self, scale: float) -> None:
+        """Multiply the fused path's first learning rate; no effect on the dense path."""
+        optimizer = self._sharded.fused_optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self._base_lr * scale
+        optimizer.step()

@@ -1,0 +1,317 @@
+"""Embedding tables of a plan: ids in, a model's inputs out; sharded over processes by torchrec.
+
+Tables that only single-valued features use are looked up together, a key per feature. A table that
+a list feature uses is looked up alone, in one stream of all its features' ids. Either way every id
+is a bag of one for the pooled kernel (the unpooled one is twenty times slower backward on CPU), and
+each table has one lookup and one update per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+
+from recsys.data.batch import Batch
+from recsys.data.dataset import Feature
+from recsys.embeddings.initial import initial_rows
+from recsys.embeddings.lookup import Bags, DeviceBatch, Source, Stream, numbers_of, to_device
+from recsys.embeddings.plan import Plan
+from recsys.embeddings.sharding import ShardedTables, TableShard
+from recsys.errors import CheckpointError
+from recsys.models.inputs import Inputs
+
+__all__ = ["DeviceBatch", "Tables"]
+
+WEIGHT, ACCUMULATOR = "weight", "accumulator"
+
+
+class Tables(nn.Module):
+    """All tables of a plan, and the lookups of its features.
+
+    The loss of a step must be a sum over rows divided by the global rows: gradients of processes
+    add up, and the result does not depend on their number.
+
+    Args:
+        plan: tables and vocabularies.
+        features: model inputs, in order.
+        row_maps: row of every id, int64 ``[size]``, per hashed vocabulary.
+        seed, init_std: of the first weights, normal(0, init_std); the missing and the unseen value
+            start as zeros.
+        device: where the tables lie.
+        group: the processes that share the tables; default: torch's default group, which must be up.
+        fused_lr: learning rate of the fused path's row-wise Adagrad.
+
+    Raises:
+        PlanError: vocabularies and tables do not fit together.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        features: Sequence[Feature],
+        *,
+        row_maps: Mapping[str, NDArray[np.int64] | Tensor] | None = None,
+        seed: int = 0,
+        init_std: float = 1e-2,
+        device: torch.device | None = None,
+        group: dist.ProcessGroup | None = None,
+        fused_lr: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.device = device or torch.device("cpu")
+        shared = group or dist.group.WORLD
+        if shared is None:
+            raise RuntimeError("no process group; enter recsys.training.distributed.distributed() first")
+        self._group: dist.ProcessGroup = shared
+        self._rank, self._world = dist.get_rank(self._group), dist.get_world_size(self._group)
+        self._mesh = DeviceMesh.from_group(self._group, self.device.type)
+        self._features = tuple(features)
+        self._numerics = [feature.name for feature in features if feature.kind == "numeric"]
+        used = {plan.table_of(feature.name) for feature in features if feature.vocabulary is not None}
+        self._shards = {
+            name: TableShard.of(
+                name, table.rows, table.dim, table.path, self.device, self._rank, self._world
+            )
+            for name, table in plan.tables.items()
+            if name in used
+        }
+        self._build(plan, row_maps or {}, fused_lr)
+        self._draw(seed, init_std)
+
+    def _build(
+        self, plan: Plan, row_maps: Mapping[str, NDArray[np.int64] | Tensor], fused_lr: float
+    ) -> None:
+        """Deal tables into collections: one per table with lists, one per kernel of the others."""
+        users: dict[str, list[Source]] = {name: [] for name in self._shards}
+        for feature in self._features:
+            if feature.vocabulary is not None:
+                users[plan.table_of(feature.name)].append(Source.of(feature, plan, row_maps))
+        dealt: dict[tuple[bool, str], list[str]] = {}
+        for name, shard in self._shards.items():
+            ragged = any(source.feature.kind != "categorical" for source in users[name])
+            kind = f"table {name}" if ragged else f"{shard.path} {shard.lr_factor}"
+            dealt.setdefault((ragged, kind), []).append(name)
+        self._streams: list[Stream] = []
+        self._collections: list[ShardedTables] = []
+        self._home: dict[str, ShardedTables] = {}
+        for (ragged, _), names in dealt.items():
+            collection = ShardedTables(
+                {name: self._shards[name] for name in names},
+                {name: 1 if ragged else len(users[name]) for name in names},
+                device=self.device,
+                group=self._group,
+                fused_lr=fused_lr,
+            )
+            self._streams.append(Stream(tuple(s for name in names for s in users[name]), ragged))
+            self._collections.append(collection)
+            self._home.update(dict.fromkeys(names, collection))
+        self.collections = nn.ModuleList(self._collections)
+
+    @torch.no_grad()
+    def _draw(self, seed: int, std: float) -> None:
+        for name, shard in self._shards.items():
+            weight = self._home[name].weight(name)
+            weight.zero_()
+            drawn = initial_rows(name, shard.rows, shard.dim, shard.part, seed=seed, std=std)
+            weight[: len(shard.part), : shard.dim] = drawn.to(self.device)
+
+    def prepare(self, batch: Batch) -> DeviceBatch:
+        """Bring a batch to the device and turn its ids into table rows; may run in another thread.
+
+        Raises:
+            DataError: an id lies outside its vocabulary.
+        """
+        numerics, missing = numbers_of(batch, self._numerics, self.device)
+        return DeviceBatch(
+            index=batch.index,
+            global_rows=batch.global_rows,
+            rows=batch.rows,
+            label=to_device(batch.label, self.device),
+            weight=None if batch.weight is None else to_device(batch.weight, self.device),
+            streams=tuple(to_device(stream.rows_of(batch), self.device) for stream in self._streams),
+            bags={
+                feature.name: Bags.of(feature, batch.lengths[feature.name], self.device)
+                for feature in self._features
+                if feature.kind in ("multi", "sequence")
+            },
+            numerics=numerics,
+            missing=missing,
+        )
+
+    def forward(self, batch: DeviceBatch | Batch) -> Inputs:
+        """Look a batch up. All processes must call this together, also those without rows."""
+        if isinstance(batch, Batch):
+            batch = self.prepare(batch)
+        counts = [
+            rows.shape[0] if stream.ragged else batch.rows
+            for stream, rows in zip(self._streams, batch.streams, strict=True)
+        ]
+        started = [
+            collection.lookup(rows, stride)
+            for collection, rows, stride in zip(
+                self._collections, batch.streams, self._strides(counts), strict=True
+            )
+        ]
+        outputs = [
+            collection.wait(lookup) for collection, lookup in zip(self._collections, started, strict=True)
+        ]
+        if self._world > 1:
+            outputs = list(_Together.apply(*outputs))  # type: ignore[no-untyped-call]
+        vectors: dict[str, Tensor] = {}
+        for stream, output, count in zip(self._streams, outputs, counts, strict=True):
+            # A slice of everything would still copy the whole gradient in backward.
+            held = output if output.shape[0] == count else output[:count]
+            vectors.update(self._cut(stream, held, batch))
+        return self._inputs(vectors, batch)
+
+    def _strides(self, counts: Sequence[int]) -> list[int]:
+        """Places per key of each collection: the most that any process needs."""
+        strides = [max(count, 1) for count in counts]
+        if self._world == 1 or not strides:
+            return strides
+        shared = torch.tensor(strides, device=self.device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self._group)
+        most: list[int] = shared.tolist()
+        return most
+
+    def _cut(self, stream: Stream, output: Tensor, batch: DeviceBatch) -> dict[str, Tensor]:
+        """Vectors per feature without the pad: ``[B, D]``, of list features ``[values, D]``."""
+        names = [source.feature.name for source in stream.sources]
+        shards = [self._shards[source.table] for source in stream.sources]
+        if stream.ragged:
+            counts = [batch.bags[name].count if name in batch.bags else batch.rows for name in names]
+            dim, width = shards[0].dim, shards[0].storage_dim
+            return dict(
+                zip(names, torch.split(output[:, :dim] if dim < width else output, counts), strict=True)
+            )
+        widths = [part for shard in shards for part in (shard.dim, shard.storage_dim - shard.dim)]
+        return dict(zip(names, torch.split(output, widths, dim=1)[::2], strict=True))
+
+    def _inputs(self, vectors: Mapping[str, Tensor], batch: DeviceBatch) -> Inputs:
+        inputs = Inputs(numerics=batch.numerics, missing=batch.missing)
+        for feature in self._features:
+            name = feature.name
+            match feature.kind:
+                case "categorical":
+                    inputs.fields[name] = vectors[name]
+                case "multi":
+                    inputs.fields[name] = batch.bags[name].mean(vectors[name])
+                case "sequence":
+                    inputs.sequences[name] = batch.bags[name].pad(vectors[name])
+                    inputs.lengths[name] = batch.bags[name].lengths
+                case "numeric":
+                    pass
+        return inputs
+
+    def dense_weights(self) -> dict[str, nn.Parameter]:
+        """Dense-path tables by name, for an optimiser of the caller's: this process's rows.
+
+        ``[rows here, D]``, a few rows and columns larger where a table is padded; what lies behind
+        the table is zero and has a gradient of zero.
+        """
+        return {
+            name: self._home[name].weight(name)
+            for name, shard in self._shards.items()
+            if shard.path == "dense"
+        }
+
+    @torch.no_grad()
+    def add_l2(self, l2: float) -> None:
+        """Add ``l2 · E``, the gradient of ``l2/2 · ‖E‖²``, to the dense-path tables' gradients."""
+        for weight in self.dense_weights().values():
+            if weight.grad is None:
+                weight.grad = weight.detach() * l2
+            else:
+                weight.grad.add_(weight, alpha=l2)
+
+    def set_fused_lr(self, scale: float) -> None:
+        """Set the fused path's learning rate to ``scale`` times its first value."""
+        for collection in self._collections:
+            collection.set_lr(scale)
+
+    def as_sharded(self, table: str, local: Tensor) -> DTensor:
+        """A tensor of this process's rows, shaped like the table's weight or one value per row, as one
+        sharded tensor of the whole table without padding: ``[rows, D]`` or ``[rows]``. Shares memory.
+        """
+        shard = self._shards[table]
+        part = local.detach()[: len(shard.part)]
+        if part.dim() == 2:
+            part = part[:, : shard.dim]
+        return DTensor.from_local(
+            part,
+            self._mesh,
+            [Shard(0)],
+            run_check=False,
+            shape=torch.Size([shard.rows, *part.shape[1:]]),
+            stride=(*part.shape[1:], 1),
+        )
+
+    def state(self) -> dict[str, DTensor]:
+        """What learning changes, by ``TABLE.weight`` and for fused tables ``TABLE.accumulator``.
+
+        Sharded by rows; shares memory with the tables, so that loading into it loads the tables.
+        """
+        state: dict[str, DTensor] = {}
+        for name, shard in self._shards.items():
+            state[f"{name}.{WEIGHT}"] = self.as_sharded(name, self._home[name].weight(name))
+            if shard.path == "fused":
+                accumulator = self._home[name].accumulator(name)
+                state[f"{name}.{ACCUMULATOR}"] = self.as_sharded(name, accumulator)
+        return state
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, DTensor]) -> None:
+        """Copy another state in, sharded over the same processes.
+
+        Raises:
+            CheckpointError: keys or shapes differ.
+        """
+        mine = self.state()
+        if set(mine) != set(state):
+            raise CheckpointError(f"tables: expected {sorted(mine)}, found {sorted(state)}")
+        for key, value in mine.items():
+            if value.shape != state[key].shape:
+                raise CheckpointError(
+                    f"table {key}: expected shape {tuple(value.shape)}, found {tuple(state[key].shape)}"
+                )
+            value.to_local().copy_(state[key].to_local())
+
+    @torch.no_grad()
+    def table(self, name: str) -> NDArray[np.float32]:
+        """Weights of a table, ``[rows, D]``, gathered on rank 0; ``[0, D]`` on the others.
+
+        All processes must call this together.
+        """
+        shard = self._shards[name]
+        block = self._home[name].weight(name).detach()
+        blocks = [block]
+        if self._world > 1:
+            blocks = [torch.empty_like(block) for _ in range(self._world)] if self._rank == 0 else []
+            dist.gather(block, blocks or None, dst=0, group=self._group)
+        if not blocks:
+            return np.empty((0, shard.dim), np.float32)
+        weights: NDArray[np.float32] = torch.cat(blocks)[: shard.rows, : shard.dim].cpu().numpy()
+        return np.ascontiguousarray(weights)
+
+
+class _Together(torch.autograd.Function):
+    """Hands the gradients of all collections on at once.
+
+    Every process's backward then meets the others in the same collectives in the same order, also
+    where its slice of a batch left a collection's vectors unused.
+    """
+
+    @staticmethod
+    def forward(ctx: object, *vectors: Tensor) -> tuple[Tensor, ...]:
+        return vectors
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return gradients
