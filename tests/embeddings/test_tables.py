@@ -8,6 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
+from recsys.embeddings.plan import Plan, UpdatePath
+from recsys.embeddings.tables import Tables
+from recsys.errors import DataError, PlanError
+from recsys.training.distributed import distributed
 from tests.embeddings.table_cases import (
     FEATURES,
     ROW_MAPS,
@@ -18,12 +24,6 @@ from tests.embeddings.table_cases import (
     make_tables,
     plain_inputs,
 )
-from torch import Tensor
-
-from recsys.embeddings.plan import Plan, UpdatePath
-from recsys.embeddings.tables import Tables
-from recsys.errors import DataError, PlanError
-from recsys.training.distributed import distributed
 
 PATHS: list[UpdatePath] = ["dense", "fused"]
 MIXED: dict[str, UpdatePath] = {
