@@ -27,6 +27,8 @@ _HOMES = {
     "Schema": "recsys.schema",
     "SchemaError": "recsys.errors",
     "TrainingError": "recsys.errors",
+    "Evaluation": "recsys.evaluation",
+    "evaluate": "recsys.evaluation",
     "infer": "recsys.features.infer",
     "load_config": "recsys.config",
     "plan": "recsys.embeddings.planner",

@@ -24,6 +24,8 @@ from recsys.progress import Silent, Terminal, reporting, say
 if TYPE_CHECKING:
     from typer import Context
 
+    from recsys.config import SplitSettings
+
 T = TypeVar("T")
 
 
@@ -127,12 +129,14 @@ def infer(
     if _is_run_file(data):
         _refuse(label=label, group=group, weight=weight, timestamp=timestamp, ignore=ignore)
         return _stage_of(data, "infer", root, output, overrides)
-    from recsys import summary, verbs
-
     _refuse_with_data(root, overrides)
-    schema = verbs.infer(
+    label = _needed("--label", label)
+    from recsys import summary
+    from recsys.features.infer import infer as find
+
+    schema = find(
         data,
-        label=_needed("--label", label),
+        label=label,
         group=group,
         weight=weight,
         timestamp=timestamp,
@@ -159,10 +163,12 @@ def rank(
     if _is_run_file(data):
         _refuse(schema=schema, label=label, split=split, keep=keep)
         return _stage_of(data, "rank", root, output, overrides)
-    from recsys import summary, verbs
-
     _refuse_with_data(root, overrides)
-    ranking = verbs.rank(data, schema, label=label, split=split, keep=keep, output=output)
+    rule = _split_rule(split)
+    from recsys import summary
+    from recsys.features.ranking import rank as score
+
+    ranking = score(data, _schema_file(schema), label=label, split=rule, keep=keep, output=output)
     summary.show_ranking(ranking.table)
     return None
 
@@ -182,16 +188,13 @@ def prepare(
     if _is_run_file(data):
         _refuse(schema=schema, split=split, min_count=None if min_count == 1 else min_count)
         return _stage_of(data, "prepare", root, output, overrides)
-    from recsys import summary, verbs
-
     _refuse_with_data(root, overrides)
-    dataset = verbs.prepare(
-        data,
-        _needed("--schema", schema),
-        _needed("--output", output),
-        split=split,
-        min_count=min_count,
-    )
+    rule = _split_rule(split)
+    schema, output = _needed("--schema", _schema_file(schema)), _needed("--output", output)
+    from recsys import summary
+    from recsys.features.prepare import prepare as encode
+
+    dataset = encode(data, schema, output, split=rule, min_count=min_count)
     summary.show_dataset(dataset)
     return None
 
@@ -202,7 +205,7 @@ def plan(
         str, typer.Argument(metavar="DATASET", help="Prepared dataset; or a run file (.yaml).")
     ],
     size: Annotated[str | None, typer.Option("--bytes", help="Bytes for all tables, such as 8MB.")] = None,
-    embedding_dim: Annotated[int | None, typer.Option(min=1, help="Width of the vectors.")] = None,
+    embedding_dim: Annotated[int, typer.Option(min=1, help="Width of the vectors.")] = 16,
     model: Annotated[str | None, typer.Option(help="Model, where it fixes the width (lr).")] = None,
     output: Output = None,
     root: DataRoot = None,
@@ -211,12 +214,15 @@ def plan(
     """Solve the rows of every table from the bytes one can afford."""
     _begin("plan", dataset)
     if _is_run_file(dataset):
-        _refuse(bytes=size, embedding_dim=embedding_dim, model=model)
+        _refuse(bytes=size, model=model)
         return _stage_of(dataset, "plan", root, output, overrides)
-    from recsys import summary, verbs
-
     _refuse_with_data(root, overrides)
-    made = verbs.plan(dataset, size=size, embedding_dim=embedding_dim, model=model, output=output)
+    from recsys import summary
+    from recsys.config import PlanSettings
+    from recsys.embeddings.planner import plan as solve
+
+    settings = PlanSettings(bytes=size, embedding_dim=embedding_dim)
+    made = solve(dataset, model_name=model, settings=settings, output=output)
     summary.show_plan(made)
     return None
 
@@ -240,6 +246,47 @@ def train(
 
     require_training()
     _stage_of(str(file), "train", root, output, overrides, resume=resume)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Parquet of labels and scores; or a run file (.yaml).")
+    ],
+    by: Annotated[
+        str, typer.Option(metavar="A,B", help="Columns whose values get their own metrics.")
+    ] = "",
+    label: Label = None,
+    score: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of scores.")] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of GAUC's groups.")] = None,
+    weight: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of weights.")] = None,
+    logits: Annotated[bool, typer.Option("--logits", help="Scores are log-odds.")] = False,
+    output: Output = None,
+    root: DataRoot = None,
+    overrides: Overrides = None,
+) -> None:
+    """Exact AUC, GAUC, logloss, NE and calibration, whole and by slices."""
+    _begin("evaluate", data)
+    if _is_run_file(data):
+        _refuse(label=label, score=score, group=group, weight=weight, logits=logits or None)
+        named = [f"evaluate.by=[{by}]"] if by else []
+        return _stage_of(data, "evaluate", root, output, [*(overrides or ()), *named])
+    from recsys import summary
+    from recsys.evaluation import evaluate as measure
+
+    _refuse_with_data(root, overrides)
+    evaluation = measure(
+        data,
+        label=label or "label",
+        score=score or "score",
+        group=group,
+        weight=weight,
+        by=_names(by),
+        scores_are="logits" if logits else "probabilities",
+        output=output,
+    )
+    summary.show_evaluation(evaluation)
+    return None
 
 
 @app.command()
@@ -356,6 +403,17 @@ def _needed(flag: str, value: T | None) -> T:
     if value is None:
         raise ConfigError(f"{flag} is missing")
     return value
+
+
+def _schema_file(path: Path | None) -> Path | None:
+    """The schema of a path that may be the folder it was written to."""
+    return path / "schema.yaml" if path is not None and path.is_dir() else path
+
+
+def _split_rule(text: str | None) -> SplitSettings | None:
+    from recsys.config import parse_split
+
+    return None if text is None else parse_split(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -105,7 +105,11 @@ class FilesSplit(Section):
     """Path, folder or glob of the test rows."""
 
 
-_SPLITS = {"time": TimeSplit, "ratio": RatioSplit, "files": FilesSplit}
+_SPLITS: dict[str, type[TimeSplit] | type[RatioSplit] | type[FilesSplit]] = {
+    "time": TimeSplit,
+    "ratio": RatioSplit,
+    "files": FilesSplit,
+}
 SplitSettings = Annotated[TimeSplit | RatioSplit | FilesSplit, Field(discriminator="by")]
 
 
@@ -228,6 +232,8 @@ class TrainSettings(Section):
     """Steps between evaluations; default: each epoch."""
     checkpoint_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints; default: each evaluation."""
+    log_every: int = Field(default=50, ge=1)
+    """Steps between lines of ``metrics.jsonl``."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """Newest checkpoints kept beside the best one."""
     plateau: Plateau = Plateau()
@@ -314,6 +320,23 @@ def parse_bytes(value: int | str) -> int:
         raise ConfigError(f"{value!r} is not a size; write for example 8MB or 64KiB") from None
 
 
+def parse_split(text: str) -> TimeSplit | RatioSplit | FilesSplit:
+    """A split rule written as YAML, as on the command line; raises ConfigError for anything else."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"split {text!r}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"split {text!r}: expected a mapping such as '{{by: ratio, key: user_id}}'")
+    by = str(values.get("by"))
+    if by not in _SPLITS:
+        raise ConfigError(f"split {text!r}: by {by!r} is no rule; {did_you_mean(by, _SPLITS)}")
+    try:
+        return _SPLITS[by].model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("split: " + "; ".join(explain_faults(error, _SPLITS[by]))) from error
+
+
 def load_config(
     path: Path,
     *,
@@ -347,28 +370,35 @@ def parse_config(values: Mapping[str, Any], origin: str = "run file") -> RunConf
     try:
         return RunConfig.model_validate(dict(values))
     except ValidationError as error:
-        faults = [_explain(fault, values) for fault in error.errors()]
+        faults = explain_faults(error, RunConfig)
         raise ConfigError(f"{origin}:\n" + "\n".join(f"  {fault}" for fault in faults)) from error
 
 
-def _explain(fault: Any, values: Mapping[str, Any]) -> str:
-    """One line for one fault of pydantic, with the nearest known key for an unknown one."""
+def explain_faults(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One line per fault of settings of the type ``root``, with the nearest key for an unknown one."""
+    return [_explain(fault, root) for fault in error.errors()]
+
+
+def _explain(fault: Any, root: type[BaseModel]) -> str:
     location = [part for part in fault["loc"] if part not in _SPLITS]
     key = ".".join(str(part) for part in location)
     if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key; {did_you_mean(str(location[-1]), _keys_beside(fault['loc']))}"
-    found = "" if fault["type"] == "missing" else f" (found {fault['input']!r})"
-    return f"{key or 'run file'}: {fault['msg']}{found}"
+        return f"{key}: unknown key; {did_you_mean(str(location[-1]), _keys_beside(fault['loc'], root))}"
+    shown = fault["type"] != "missing" and not isinstance(fault["input"], Mapping)
+    found = f" (found {fault['input']!r})" if shown else ""
+    return f"{key or 'as a whole'}: {fault['msg']}{found}"
 
 
-def _keys_beside(location: Sequence[str | int]) -> list[str]:
+def _keys_beside(location: Sequence[str | int], root: type[BaseModel]) -> list[str]:
     """Field names of the section that a location's last part was looked for in."""
-    section: Any = RunConfig
+    section: Any = root
     for part in location[:-1]:
         if isinstance(section, type) and issubclass(section, BaseModel):
             section = section.model_fields[str(part)].annotation
         elif get_origin(section) is dict:
             section = get_args(section)[1]
+        elif get_origin(section) is tuple:
+            section = get_args(section)[0]
         else:
             section = _SPLITS[str(part)]
     return list(section.model_fields)

@@ -12,8 +12,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import polars as pl
 
 from recsys import ranks
 from recsys.config import FilesSplit, RunConfig
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from recsys.data.split import Parts
 
 SCHEMA_FILE = "schema.yaml"
+SCORE = "__score__"
 STARTED = "started.json"
 """The record of a training that has begun; an interrupted run with the same one is resumed."""
 
@@ -120,14 +124,20 @@ class Stage:
     """One stage of the chain."""
 
     name: str
-    version: int
-    """Raised by hand when the same inputs and settings give another result."""
+    version_at: str
+    """Where its version stands, ``module:NAME``: beside the code that makes the stage."""
     folder: str
     inputs: Callable[[Place], dict[str, Fingerprint]]
     settings: Callable[[Place], Mapping[str, Any]]
     make: Callable[[Place], Made]
     hands_on: tuple[str, ...]
     """Patterns of the files that later stages read."""
+
+    @property
+    def version(self) -> int:
+        """Raised by hand when the same inputs and settings give another result."""
+        module, _, name = self.version_at.partition(":")
+        return int(getattr(import_module(module), name))
 
     def wanted(self, place: Place) -> StageRecord:
         """The record that an up-to-date folder has."""
@@ -320,7 +330,27 @@ def _evaluate_settings(place: Place) -> dict[str, Any]:
 
 
 def _evaluate(place: Place) -> Made:
-    raise NotImplementedError
+    from recsys.evaluation import evaluate
+    from recsys.training.loaded import score_dataset
+
+    roles = place.dataset.manifest.schema_
+    by = place.config.evaluate.by
+    named = [roles.label, roles.group, roles.weight, *by]
+    columns = list(dict.fromkeys(name for name in named if name is not None))
+    rows = place.parts.lazy("test").select(columns).collect()
+    scored = rows.with_columns(
+        pl.Series(SCORE, score_dataset(place.folder("train"), "test", place.dataset))
+    )
+    evaluation = evaluate(
+        scored,
+        label=roles.label or "",
+        score=SCORE,
+        group=roles.group,
+        weight=roles.weight,
+        by=by,
+        output=place.folder("evaluate"),
+    )
+    return Made(int(evaluation.overall["rows"] or 0))
 
 
 # --- export --------------------------------------------------------------------------------------
@@ -349,28 +379,68 @@ def _without_paths(split: SplitSettings) -> dict[str, Any]:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("infer", 1, "schema", lambda place: place.log, _infer_settings, _infer, (SCHEMA_FILE,)),
-        Stage("rank", 1, "ranking", _rank_inputs, _rank_settings, _rank, ("ranking.*",)),
+        Stage(
+            "infer",
+            "recsys.features.infer:VERSION",
+            "schema",
+            lambda place: place.log,
+            _infer_settings,
+            _infer,
+            (SCHEMA_FILE,),
+        ),
+        Stage(
+            "rank",
+            "recsys.features.ranking:VERSION",
+            "ranking",
+            _rank_inputs,
+            _rank_settings,
+            _rank,
+            ("ranking.*",),
+        ),
         Stage(
             "prepare",
-            1,
+            "recsys.features.prepare:VERSION",
             "dataset",
             _rank_inputs,
             _prepare_settings,
             _prepare,
             ("dataset.json", "*.parquet", "vocab/*"),
         ),
-        Stage("plan", 1, "plan", _plan_inputs, _plan_settings, _plan, ("plan.json",)),
-        Stage("train", 1, "run", _train_inputs, _train_settings, _train, ("run.json", "checkpoints/best")),
+        Stage(
+            "plan",
+            "recsys.embeddings.planner:VERSION",
+            "plan",
+            _plan_inputs,
+            _plan_settings,
+            _plan,
+            ("plan.json",),
+        ),
+        Stage(
+            "train",
+            "recsys.training.run_folder:VERSION",
+            "run",
+            _train_inputs,
+            _train_settings,
+            _train,
+            ("run.json", "checkpoints/best"),
+        ),
         Stage(
             "evaluate",
-            1,
+            "recsys.evaluation.evaluate:EVALUATE_VERSION",
             "evaluation",
             _evaluate_inputs,
             _evaluate_settings,
             _evaluate,
             ("metrics.json", "slices.parquet"),
         ),
-        Stage("export", 1, "bundle", _export_inputs, _export_settings, _export, ("manifest.json",)),
+        Stage(
+            "export",
+            "recsys.serving.manifest:VERSION",
+            "bundle",
+            _export_inputs,
+            _export_settings,
+            _export,
+            ("manifest.json",),
+        ),
     )
 }

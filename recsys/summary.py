@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recsys.data.dataset import Dataset
     from recsys.doctor import Diagnosis
     from recsys.embeddings.plan import Plan
+    from recsys.evaluation import Evaluation
     from recsys.schema import Schema
 
 _PLAIN_WIDTH = 120
@@ -106,6 +107,30 @@ def show_plan(plan: Plan) -> None:
     table.add_section()
     table.add_row("all", "", "", "", "", size(plan.train_bytes), "")
     _console().print(table)
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Metrics of all rows, why one is missing, and the slices."""
+    table = _table("metric", "#value", "")
+    for name, value in evaluation.overall.items():
+        table.add_row(name, _number(value), evaluation.reasons.get(name, ""))
+    console = _console()
+    console.print(table)
+    for note in evaluation.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    if not evaluation.slices.is_empty():
+        names = ("column", "value", "#rows", "#ctr", "#auc", "#gauc", "#logloss", "#ne", "#calibration")
+        slices = _table(*names)
+        for row in evaluation.slices.iter_rows(named=True):
+            first = (row["column"], str(row["value"]), f"{row['rows']:,}")
+            slices.add_row(*first, *(_number(row[name.lstrip("#")]) for name in names[3:]))
+        console.print("", slices)
+
+
+def _number(value: float | int | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5f}"
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
