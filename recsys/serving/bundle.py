@@ -1,0 +1,106 @@
+"""Open a bundle: a folder that scores raw rows with numpy and onnxruntime, and proves that it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import BundleError
+from recsys.serving.dense import DensePart
+from recsys.serving.encode import Vocabulary
+from recsys.serving.files import check_file, load_tensors
+from recsys.serving.manifest import BundleManifest, BundleVocabulary
+from recsys.serving.quantise import Table
+from recsys.serving.scorer import Scorer
+from recsys.serving.selftest import check_selftest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory.
+
+    >>> Bundle.load("bundle").scorer().score("log.parquet")  # doctest: +SKIP
+    """
+
+    folder: Path
+    manifest: BundleManifest
+    tables: dict[str, Table]
+    vocabularies: dict[str, Vocabulary]
+    dense: DensePart
+
+    @classmethod
+    def load(cls, folder: str | Path, *, verify: bool = True, threads: int | None = None) -> Bundle:
+        """Open a bundle.
+
+        Args:
+            folder: that ``recsys export`` wrote.
+            verify: check every file's hash and score the self-test's rows again. Without it a
+                damaged file may go unnoticed.
+            threads: of the dense part; default: as many as the machine has cores.
+
+        Raises:
+            BundleError: a file is missing or damaged, the version is unknown, or the self-test's
+                scores are not those of the machine that wrote the bundle.
+        """
+        folder = Path(folder)
+        manifest = BundleManifest.load(folder)
+        for name, record in manifest.files.items():
+            check_file(folder / name, record, contents=verify)
+        bundle = cls(
+            folder,
+            manifest,
+            {name: _table(folder, manifest, name) for name in manifest.tables},
+            {name: _vocabulary(folder, manifest, name) for name in manifest.vocabularies},
+            DensePart(folder / manifest.dense, threads),
+        )
+        if verify:
+            test = manifest.selftest
+            check_selftest(bundle.scorer(), folder / test.file, test.rows, test.tolerance)
+        return bundle
+
+    def scorer(self) -> Scorer:
+        """A scorer of raw rows."""
+        manifest = self.manifest
+        return Scorer(
+            schema=manifest.schema_,
+            features=manifest.features,
+            numerics=manifest.numerics,
+            vocabularies=self.vocabularies,
+            tables=self.tables,
+            dense=self.dense,
+        )
+
+
+def _table(folder: Path, manifest: BundleManifest, name: str) -> Table:
+    stored = manifest.tables[name]
+    path = folder / stored.file
+    try:
+        return Table.from_arrays(name, stored.dtype, stored.rows, stored.dim, load_tensors(path))
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _vocabulary(folder: Path, manifest: BundleManifest, name: str) -> Vocabulary:
+    stored = manifest.vocabularies[name]
+    path = folder / stored.keys
+    arrays = load_tensors(path)
+    kinds = {key: (array.dtype.name, array.ndim) for key, array in arrays.items()}
+    if kinds != {"keys": ("uint64", 1), "rows": ("int64", 1)} or len(arrays["keys"]) != len(arrays["rows"]):
+        raise BundleError(f"{path}: expected keys uint64 [N] and rows int64 [N], found {kinds}")
+    if len(arrays["keys"]) > 1 and not (arrays["keys"][1:] > arrays["keys"][:-1]).all():
+        raise BundleError(f"{path}: keys are not in strictly rising order")
+    _require_rows(path, stored, arrays["rows"], manifest.tables[stored.table].rows)
+    return Vocabulary(arrays["keys"], arrays["rows"], stored.missing_row, stored.unseen_row)
+
+
+def _require_rows(path: Path, stored: BundleVocabulary, rows: NDArray[np.int64], limit: int) -> None:
+    named = [stored.missing_row, stored.unseen_row]
+    lowest = min(named + ([int(rows.min())] if len(rows) else []))
+    highest = max(named + ([int(rows.max())] if len(rows) else []))
+    if lowest < 0 or highest >= limit:
+        raise BundleError(
+            f"{path}: table {stored.table!r} has rows 0 to {limit - 1}, found {lowest} to {highest}"
+        )

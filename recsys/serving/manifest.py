@@ -1,0 +1,209 @@
+"""``manifest.json`` of a bundle: everything a reader must know before it opens another file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from recsys.data.dataset import NumericEncoder
+from recsys.embeddings.plan import Plan, ServeDtype, VocabularyMode
+from recsys.errors import BundleError
+from recsys.schema import Kind, Schema, Side, ValueType
+
+MANIFEST_FILE = "manifest.json"
+FORMAT: Literal["recsys-bundle"] = "recsys-bundle"
+VERSION = 1
+TOLERANCE = 1e-5
+"""Largest difference of a probability that the self-test accepts. Matrix products of two processors
+differ by about 1e-6; a wrong row, code or encoder moves scores by far more."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class FileRecord(_Part):
+    """What one file of the bundle must look like."""
+
+    bytes: int
+    sha256: str
+
+
+class BundleFeature(_Part):
+    """One model input, in feature order."""
+
+    name: str
+    kind: Kind
+    type: ValueType
+    """Type that raw values (of lists: the elements) are cast to."""
+    side: Side | None = None
+    vocabulary: str | None = None
+    """None for numeric features."""
+    table: str | None = None
+    """None for numeric features."""
+    width: int = 1
+    """Length of the vector that the dense part takes."""
+    max_length: int | None = None
+    """Longest list kept: the newest elements of a sequence, the first ones of a multi."""
+    aligned_with: str | None = None
+
+
+class BundleVocabulary(_Part):
+    """How raw values become rows of a table."""
+
+    type: ValueType
+    table: str
+    mode: VocabularyMode
+    size: int
+    """Number of ids, the missing and the unseen value included."""
+    missing_row: int
+    """Row of a missing value."""
+    unseen_row: int
+    """Row of every value whose key is not in ``keys``."""
+    keys: str
+    """File of sorted ``keys`` uint64 and their ``rows`` int64."""
+    values: str
+    """Parquet of id, value, count, for people and exports; never read to score."""
+
+
+class BundleTable(_Part):
+    """One stored embedding table."""
+
+    file: str
+    rows: int
+    dim: int
+    dtype: ServeDtype
+    bytes: int
+    max_error: float
+    """Largest absolute difference of a stored weight from the trained one."""
+
+
+class Quantisation(_Part):
+    """What storing the tables in fewer bits cost, measured on test rows when the bundle was made."""
+
+    rows: int
+    """Test rows measured, the first ones."""
+    auc_float: float
+    auc_quantised: float
+    cost: float
+    """``auc_float - auc_quantised``."""
+
+
+class SelfTest(_Part):
+    """Rows that every reader scores again when it loads the bundle."""
+
+    file: str
+    rows: int
+    tolerance: float = TOLERANCE
+    model_difference: float
+    """Largest difference of these rows' scores, with float32 tables, from the trained model's own."""
+
+
+class BundleManifest(_Part):
+    """What ``manifest.json`` holds."""
+
+    format: Literal["recsys-bundle"] = FORMAT
+    version: int = VERSION
+    packages: dict[str, str]
+    """Version of each package that took part in writing."""
+    model: dict[str, Any] = {}
+    """Name and options of the model, for people."""
+    plan: Plan
+    plan_fingerprint: str
+    schema_: Schema = Field(alias="schema")
+    features: tuple[BundleFeature, ...]
+    numerics: dict[str, NumericEncoder]
+    vocabularies: dict[str, BundleVocabulary]
+    tables: dict[str, BundleTable]
+    dense: str
+    """File of the dense part, an ONNX graph with one output, ``logit``."""
+    selftest: SelfTest
+    embeddings: dict[str, str] = {}
+    """Feature → Parquet of its vectors with raw ids, where exported."""
+    metrics: dict[str, Any] = {}
+    quantisation: Quantisation | None = None
+    bytes: dict[str, int]
+    """Bytes per part: tables, vocabularies, dense, self-test, embeddings."""
+    files: dict[str, FileRecord]
+    """Every file but the manifest itself and ``stage.json``, by path within the bundle."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BundleManifest:
+        for path in self.files:
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
+                raise ValueError(f"files: {path!r} does not lie within the bundle")
+        if self.plan.fingerprint() != self.plan_fingerprint:
+            raise ValueError(f"plan: its fingerprint is {self.plan.fingerprint()}, not plan_fingerprint's")
+        for feature in self.features:
+            if feature.kind == "numeric":
+                known = feature.name in self.numerics
+            else:
+                known = feature.vocabulary in self.vocabularies and feature.table in self.tables
+            if not known:
+                raise ValueError(f"features: {feature.name!r} has no encoder, vocabulary or table here")
+        named = [table.file for table in self.tables.values()]
+        named += [vocabulary.keys for vocabulary in self.vocabularies.values()]
+        for path in (*named, self.dense, self.selftest.file):
+            if path not in self.files:
+                raise ValueError(f"files: {path!r} is not listed")
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write ``manifest.json``, its own checksum included."""
+        content = self.model_dump(mode="json", by_alias=True)
+        content["checksum"] = _checksum(content)
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> BundleManifest:
+        """Read ``manifest.json``; raises BundleError that names the file and the key."""
+        path = folder / MANIFEST_FILE
+        content = read_json(path)
+        if content.get("format") != FORMAT:
+            raise BundleError(f"{path}: expected format {FORMAT!r}, found {content.get('format')!r}")
+        if content.get("version") != VERSION:
+            raise BundleError(
+                f"{path}: version {content.get('version')!r} of the bundle format, this reader knows "
+                f"{VERSION}; export again with this version of recsys, or install the one that wrote it"
+            )
+        stated = content.pop("checksum", None)
+        if stated != _checksum(content):
+            raise BundleError(
+                f"{path}: damaged or edited by hand (its checksum does not hold); "
+                f"copy the bundle again or export it anew"
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            faults = [
+                f"  {'.'.join(str(part) for part in fault['loc']) or 'manifest'}: {fault['msg']}"
+                for fault in error.errors()
+            ]
+            raise BundleError(f"{path}: not a valid manifest:\n" + "\n".join(faults)) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The manifest as plain values; raises BundleError that names the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(
+            f"{path.parent}: not a bundle (no {path.name}); write one with 'recsys export'"
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # broken UTF-8 as much as broken JSON
+        raise BundleError(f"{path}: damaged: {error}; copy the bundle again or export it anew") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: damaged: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

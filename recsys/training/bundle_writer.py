@@ -1,0 +1,283 @@
+"""Write a bundle from plain parts: a dataset, a plan, arrays, and a function that writes an ONNX graph.
+
+Nothing here knows torch. What was written is read back by the same reader that serves it, scored
+against the trained model, and only then moved into place.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+import recsys
+from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset, Feature
+from recsys.embeddings.plan import Plan, ServeDtype
+from recsys.embeddings.planner import row_maps
+from recsys.errors import BundleError
+from recsys.evaluation.metrics import auc
+from recsys.serving.bundle import Bundle
+from recsys.serving.dense import DensePart
+from recsys.serving.encode import Vocabulary
+from recsys.serving.files import file_name, record_of, save_tensors
+from recsys.serving.manifest import (
+    MANIFEST_FILE,
+    TOLERANCE,
+    BundleFeature,
+    BundleManifest,
+    BundleTable,
+    BundleVocabulary,
+    Quantisation,
+    SelfTest,
+)
+from recsys.serving.quantise import Table, worthwhile
+from recsys.serving.scorer import Scorer
+from recsys.serving.selftest import SCORE, read_rows, store_rows
+from recsys.stage import STAGE_FILE, written_aside
+from recsys.training.embedding_export import save_embeddings
+from recsys.training.raw_rows import encoded_rows
+
+DENSE_FILE, SELFTEST_FILE = "dense.onnx", "selftest.safetensors"
+MEASURED_ROWS = 2_000_000
+"""Test rows at most that quantisation's cost is measured on."""
+_PACKAGES = ("numpy", "onnx", "onnxruntime", "polars", "safetensors", "torch", "xxhash")
+_PARTS = {"tables": "tables/", "vocabularies": "vocab/", "embeddings": "embeddings/"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a bundle is made from."""
+
+    dataset: Dataset
+    plan: Plan
+    tables: Mapping[str, NDArray[np.float32]]
+    """Table name → float32 weights ``[rows, dim]``."""
+    write_dense: Callable[[Path], None]
+    """Writes the dense part as ONNX."""
+    sample: pl.DataFrame
+    """Raw rows for the self-test, in the schema's types."""
+    sample_scores: NDArray[np.float32]
+    """The trained model's own probabilities of them."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Name and options, for people."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_bundle(
+    trained: Trained,
+    output: str | Path,
+    *,
+    dtype: ServeDtype | None = None,
+    embeddings: tuple[str, ...] = (),
+    measured_rows: int = MEASURED_ROWS,
+) -> Bundle:
+    """Write a bundle, prove it, and move it into place.
+
+    Args:
+        trained: what it is made from.
+        output: folder; replaced when the new one is whole.
+        dtype: of every table; default: as the plan says per table. A table too narrow to gain from
+            int8 or int4 is stored as float16.
+        embeddings: features whose vectors are also written with their raw ids.
+        measured_rows: test rows at most that quantisation's cost is measured on.
+
+    Raises:
+        BundleError: a weight does not fit the type, or with float32 tables the bundle's scores are
+            not the trained model's.
+        DataError: the disk is full.
+    """
+    maps = row_maps(trained.plan, trained.dataset)
+    features = bundle_features(trained.dataset, trained.plan)
+    with written_aside(Path(output)) as folder:
+        tables, stored = _write_tables(trained, folder, dtype)
+        vocabularies, described = _write_vocabularies(trained, folder, maps)
+        trained.write_dense(folder / DENSE_FILE)
+        for name in embeddings:
+            save_embeddings(trained.dataset, trained.plan, trained.tables, name, folder / "embeddings")
+        manifest = trained.dataset.manifest
+        scorer = Scorer(
+            schema=manifest.schema_,
+            features=features,
+            numerics=manifest.numerics,
+            vocabularies=vocabularies,
+            tables=tables,
+            dense=DensePart(folder / DENSE_FILE),
+        )
+        exact = {name: Table.from_weights(name, array, "float32") for name, array in trained.tables.items()}
+        selftest = _write_selftest(trained, scorer, exact, folder)
+        lossy = any(table.dtype != "float32" for table in stored.values())
+        cost = _quantisation(trained, scorer, exact, maps, measured_rows) if lossy else None
+        files = {name: record_of(folder / name) for name in _files_in(folder)}
+        BundleManifest(
+            packages=_versions(),
+            model=dict(trained.model),
+            plan=trained.plan,
+            plan_fingerprint=trained.plan.fingerprint(),
+            schema=manifest.schema_,
+            features=features,
+            numerics=manifest.numerics,
+            vocabularies=described,
+            tables=stored,
+            dense=DENSE_FILE,
+            selftest=selftest,
+            embeddings={name: f"embeddings/{file_name(name, '.parquet')}" for name in embeddings},
+            metrics=dict(trained.metrics),
+            quantisation=cost,
+            bytes=_bytes_per_part({name: record.bytes for name, record in files.items()}),
+            files=files,
+        ).save(folder)
+        Bundle.load(folder)  # what cannot be read back never takes the place of what could
+    return Bundle.load(output, verify=False)
+
+
+def bundle_features(dataset: Dataset, plan: Plan) -> tuple[BundleFeature, ...]:
+    """Model inputs in order, each with its type, table and width."""
+    return tuple(_bundle_feature(feature, dataset, plan) for feature in dataset.features)
+
+
+def _bundle_feature(feature: Feature, dataset: Dataset, plan: Plan) -> BundleFeature:
+    name, kind, side = feature.name, feature.kind, feature.side
+    if feature.vocabulary is None:
+        stated = dataset.manifest.schema_.column(name).type
+        return BundleFeature(name=name, kind=kind, side=side, type=stated)
+    table = plan.table_of(name)
+    return BundleFeature(
+        name=name,
+        kind=kind,
+        side=side,
+        type=dataset.vocabulary_info(feature.vocabulary).type,
+        vocabulary=feature.vocabulary,
+        table=table,
+        width=plan.tables[table].dim,
+        max_length=feature.max_length,
+        aligned_with=feature.aligned_with,
+    )
+
+
+def _write_tables(
+    trained: Trained, folder: Path, dtype: ServeDtype | None
+) -> tuple[dict[str, Table], dict[str, BundleTable]]:
+    tables, described = {}, {}
+    for name, planned in trained.plan.tables.items():
+        weights = trained.tables[name]
+        if weights.shape != (planned.rows, planned.dim):
+            raise BundleError(
+                f"table {name!r}: planned {planned.rows} × {planned.dim}, found {weights.shape}; "
+                "the plan and the checkpoint do not belong together"
+            )
+        table = Table.from_weights(name, weights, worthwhile(dtype or planned.serve_dtype, planned.dim))
+        file = f"tables/{file_name(name, '.safetensors')}"
+        save_tensors(folder / file, table.arrays)
+        tables[name] = table
+        described[name] = BundleTable(
+            file=file,
+            rows=planned.rows,
+            dim=planned.dim,
+            dtype=table.dtype,
+            bytes=table.nbytes,
+            max_error=table.max_error(weights),
+        )
+    return tables, described
+
+
+def _write_vocabularies(
+    trained: Trained, folder: Path, maps: Mapping[str, NDArray[np.int64]]
+) -> tuple[dict[str, Vocabulary], dict[str, BundleVocabulary]]:
+    vocabularies, described = {}, {}
+    for name, planned in trained.plan.vocabularies.items():
+        values = trained.dataset.values(name)
+        row_of = maps.get(name, np.arange(planned.size))
+        keys = values["key"].to_numpy()
+        order = np.argsort(keys)
+        vocabulary = Vocabulary(
+            keys=keys[order],
+            rows=row_of[values["id"].to_numpy()[order]],
+            missing_row=int(row_of[MISSING_ID]),
+            unseen_row=int(row_of[UNSEEN_ID]),
+        )
+        keys_file = f"vocab/{file_name(name, '.safetensors')}"
+        values_file = f"vocab/{file_name(name, '.parquet')}"
+        save_tensors(folder / keys_file, {"keys": vocabulary.keys, "rows": vocabulary.rows})
+        values.select("value", "id", "count").write_parquet(folder / values_file)
+        vocabularies[name] = vocabulary
+        described[name] = BundleVocabulary(
+            type=trained.dataset.vocabulary_info(name).type,
+            table=planned.table,
+            mode=planned.mode,
+            size=planned.size,
+            missing_row=vocabulary.missing_row,
+            unseen_row=vocabulary.unseen_row,
+            keys=keys_file,
+            values=values_file,
+        )
+    return vocabularies, described
+
+
+def _write_selftest(trained: Trained, scorer: Scorer, exact: Mapping[str, Table], folder: Path) -> SelfTest:
+    """Store raw rows with the scores that this bundle gives them, once it agrees with the model."""
+    rows = store_rows(trained.sample, scorer.features)
+    frame = read_rows(rows, scorer.features)
+    difference = np.abs(scorer.score_typed(frame, exact) - trained.sample_scores).max(initial=0.0)
+    if not difference <= TOLERANCE:
+        raise BundleError(
+            f"with float32 tables the bundle's scores differ from the trained model's by {difference:.2g} "
+            f"(at most {TOLERANCE:g} expected); nothing was written. Please report this with the run file"
+        )
+    save_tensors(folder / SELFTEST_FILE, {**rows, SCORE: scorer.score_typed(frame)})
+    return SelfTest(file=SELFTEST_FILE, rows=frame.height, model_difference=float(difference))
+
+
+def _quantisation(
+    trained: Trained,
+    scorer: Scorer,
+    exact: Mapping[str, Table],
+    maps: Mapping[str, NDArray[np.int64]],
+    limit: int,
+) -> Quantisation | None:
+    """AUC of the first test rows with exact and with stored tables; None where AUC is not defined."""
+    labels, exactly, stored = [], [], []
+    for rows, label in encoded_rows(trained.dataset, "test", maps, limit):
+        labels.append(label)
+        exactly.append(scorer.score_encoded(rows, exact))
+        stored.append(scorer.score_encoded(rows))
+    if not labels:
+        return None
+    label = np.concatenate(labels)
+    full, quantised = auc(label, np.concatenate(exactly)), auc(label, np.concatenate(stored))
+    if full is None or quantised is None:
+        return None
+    return Quantisation(rows=len(label), auc_float=full, auc_quantised=quantised, cost=full - quantised)
+
+
+def _files_in(folder: Path) -> list[str]:
+    own = {MANIFEST_FILE, STAGE_FILE}
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name not in own)
+
+
+def _bytes_per_part(sizes: Mapping[str, int]) -> dict[str, int]:
+    found = dict.fromkeys(_PARTS, 0)
+    for part, prefix in _PARTS.items():
+        found[part] = sum(size for name, size in sizes.items() if name.startswith(prefix))
+    return found | {
+        "dense": sizes[DENSE_FILE],
+        "selftest": sizes[SELFTEST_FILE],
+        "total": sum(sizes.values()),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what took part in writing; packages that are not installed did not."""
+    found = {"recsys": recsys.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,55 @@
+"""Embedding vectors of a feature with their raw ids, for use outside this library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset
+from recsys.embeddings.plan import Plan
+from recsys.embeddings.planner import table_rows
+from recsys.errors import ConfigError, did_you_mean
+from recsys.serving.files import file_name, save_tensors
+
+
+def save_embeddings(
+    dataset: Dataset, plan: Plan, tables: Mapping[str, NDArray[np.float32]], feature: str, folder: Path
+) -> Path:
+    """Write the trained float32 vectors of every known value of a feature; returns the Parquet's path.
+
+    ``FEATURE.parquet``: ``id`` (raw value), ``embedding`` (fixed-size list of float32). Most frequent
+    train value first. ``FEATURE.safetensors``, rows in the same order: ``embedding`` ``[N, D]``,
+    ``key`` uint64 ``[N]``, and the vectors ``missing`` and ``unseen`` ``[D]`` that stand for a missing
+    value and for one that was not in the train rows. Raises ConfigError for a feature without vectors.
+    """
+    if feature not in plan.features:
+        raise ConfigError(
+            f"embeddings: no feature {feature!r} with vectors; {did_you_mean(feature, plan.features)}"
+        )
+    vocabulary = plan.features[feature]
+    weights = tables[plan.table_of(feature)]
+    rows = table_rows(plan, dataset, vocabulary)
+    values = dataset.values(vocabulary, ("id", "value", "key"))
+    ids = values["id"].to_numpy()
+    vectors = weights[ids if rows is None else rows[ids]]
+    missing, unseen = (MISSING_ID, UNSEEN_ID) if rows is None else (rows[MISSING_ID], rows[UNSEEN_ID])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(feature, ".parquet")
+    flat = pa.array(vectors.reshape(-1), pa.float32())
+    listed = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    pq.write_table(pa.table({"id": values["value"].to_arrow(), "embedding": listed}), path)
+    save_tensors(
+        folder / file_name(feature, ".safetensors"),
+        {
+            "embedding": vectors,
+            "key": values["key"].to_numpy(),
+            "missing": weights[missing],
+            "unseen": weights[unseen],
+        },
+    )
+    return path
