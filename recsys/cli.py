@@ -8,6 +8,7 @@ or run file, 130 interrupted.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -423,6 +424,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; ``--debug`` may stand anywhere."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written stays
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in given:
         given = ["--debug", *(argument for argument in given if argument != "--debug")]

@@ -142,7 +142,8 @@ def test_the_first_line_comes_within_a_second(tmp_path: Path) -> None:
     assert seconds < 1.0
 
 
-def test_ctrl_c_exits_with_130_and_no_traceback(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_exits_with_130_and_no_traceback(stop: signal.Signals) -> None:
     code = (
         "import time\n"
         "from recsys import cli\n"
@@ -156,13 +157,13 @@ def test_ctrl_c_exits_with_130_and_no_traceback(tmp_path: Path) -> None:
     assert process.stderr is not None
     with process, process.stderr:
         process.stderr.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         rest = process.stderr.read()
     assert process.returncode == 130
     assert rest == "recsys: interrupted\n"
 
 
-def test_without_torch_a_verb_says_what_to_install(tmp_path: Path) -> None:
+def test_without_torch_a_verb_says_what_to_install() -> None:
     code = (
         "import importlib.util, sys\n"
         "find = importlib.util.find_spec\n"
