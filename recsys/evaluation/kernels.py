@@ -6,6 +6,9 @@ How GAUC is counted. Rows are dealt into buckets by a hash of their group, so th
 groups stays in the processor's cache; each group gets the next dense code; ``code << 33 | score bits
 << 1 | label`` is sorted as one uint64 (vectorised in numpy), and a single pass over the sorted rows
 counts, per group, the pairs that stand in the right order.
+
+Large arrays come from the caller: numpy asks the system for huge pages, numba does not, and touching
+fresh small pages would take longer than the work itself.
 """
 
 from __future__ import annotations
@@ -40,22 +43,20 @@ def plain(array: NDArray[Scalar]) -> NDArray[Scalar]:
 
 @compiled
 def split_by_label(
-    score: NDArray[Any], label: NDArray[np.bool_], positives: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Scores of the ``positives`` rows with label 1, and scores of the others, in row order."""
-    rows = len(score)
-    # One place more than needed: both sides are written for every row and only one moves on,
-    # which spares a branch that no processor can predict.
-    positive = np.empty(positives + 1, score.dtype)
-    negative = np.empty(rows - positives + 1, score.dtype)
+    score: NDArray[Any], label: NDArray[np.bool_], positive: NDArray[Any], negative: NDArray[Any]
+) -> None:
+    """Write scores of rows with label 1 to ``positive`` and others to ``negative``, in row order.
+
+    Both have one place more than they need: each is written for every row and only one moves on, which
+    spares a branch that no processor can predict.
+    """
     i = j = 0
-    for row in range(rows):
+    for row in range(len(score)):
         positive[i] = score[row]
         negative[j] = score[row]
         step = int(label[row])
         i += step
         j += 1 - step
-    return positive[:positives], negative[: rows - positives]
 
 
 @compiled
@@ -78,9 +79,9 @@ def pairs_in_order(positive: NDArray[Any], negative: NDArray[Any]) -> int:
 
 
 @compiled
-def mixed(key: np.uint64, tag: np.uint64) -> np.uint64:
+def mixed(key: np.uint64, tag: np.uint32) -> np.uint64:
     """A hash of one group: MurmurHash3's 64-bit finaliser of key and tag."""
-    value = key ^ (tag * np.uint64(0x9E3779B97F4A7C15))
+    value = key ^ (np.uint64(tag) * np.uint64(0x9E3779B97F4A7C15))
     value ^= value >> np.uint64(33)
     value *= np.uint64(0xFF51AFD7ED558CCD)
     value ^= value >> np.uint64(33)
@@ -89,74 +90,71 @@ def mixed(key: np.uint64, tag: np.uint64) -> np.uint64:
 
 
 @compiled
-def deal(
+def count_buckets(
     key: NDArray[np.uint64],
-    tag: NDArray[np.uint64] | None,
+    tag: NDArray[np.uint32] | None,
+    bits: int,
+    bucket: NDArray[np.uint16],
+) -> NDArray[np.int64]:
+    """Fill in each row's bucket ``[N]``, and return where each of the ``2**bits`` buckets starts."""
+    shift = np.uint64(64 - bits)
+    zero = np.uint32(0)
+    starts = np.zeros((1 << bits) + 1, np.int64)
+    for row in range(len(key)):
+        chosen = np.int64(mixed(key[row], zero if tag is None else tag[row]) >> shift)
+        bucket[row] = chosen
+        starts[chosen + 1] += 1
+    return np.cumsum(starts)
+
+
+@compiled
+def deal(
+    bucket: NDArray[np.uint16],
+    starts: NDArray[np.int64],
+    key: NDArray[np.uint64],
+    tag: NDArray[np.uint32] | None,
     score: NDArray[np.uint32],
     label: NDArray[np.bool_],
     weight: NDArray[np.float64] | None,
-    bits: int,
-) -> tuple[
-    NDArray[np.int64],
-    NDArray[np.uint64],
-    NDArray[np.uint64] | None,
-    NDArray[np.uint64],
-    NDArray[np.float64] | None,
-]:
-    """Rows dealt into ``2**bits`` buckets by their group's hash, in row order within a bucket.
+    to_key: NDArray[np.uint64],
+    to_tag: NDArray[np.uint32],
+    to_packed: NDArray[np.uint64],
+    to_weight: NDArray[np.float64],
+) -> None:
+    """Write key, tag, ``score << 1 | label`` and weight of all rows bucket after bucket.
 
-    Returns bucket starts ``[2**bits + 1]``, then key, tag, ``score << 1 | label`` and weight ``[N]``.
+    Rows keep their order within a bucket; ``to_tag`` and ``to_weight`` stay as they are where there is
+    no tag or weight.
     """
-    rows = len(key)
-    shift = np.uint64(64 - bits)
-    zero = np.uint64(0)
-    starts = np.zeros((1 << bits) + 1, np.int64)
-    for row in range(rows):
-        hashed = mixed(key[row], zero if tag is None else tag[row])
-        starts[np.int64(hashed >> shift) + 1] += 1
-    starts = np.cumsum(starts)
     places = starts.copy()
-    keys = np.empty(rows, np.uint64)
-    packed = np.empty(rows, np.uint64)
-    tags = None if tag is None else np.empty(rows, np.uint64)
-    weights = None if weight is None else np.empty(rows, np.float64)
-    for row in range(rows):
-        hashed = mixed(key[row], zero if tag is None else tag[row])
-        bucket = np.int64(hashed >> shift)
-        place = places[bucket]
-        places[bucket] = place + 1
-        keys[place] = key[row]
-        packed[place] = (np.uint64(score[row]) << np.uint64(1)) | np.uint64(label[row])
-        if tags is not None and tag is not None:
-            tags[place] = tag[row]
-        if weights is not None and weight is not None:
-            weights[place] = weight[row]
-    return starts, keys, tags, packed, weights
+    for row in range(len(key)):
+        place = places[bucket[row]]
+        places[bucket[row]] = place + 1
+        to_key[place] = key[row]
+        to_packed[place] = (np.uint64(score[row]) << np.uint64(1)) | np.uint64(label[row])
+        if tag is not None:
+            to_tag[place] = tag[row]
+        if weight is not None:
+            to_weight[place] = weight[row]
 
 
 @compiled
 def pack_codes(
     starts: NDArray[np.int64],
     key: NDArray[np.uint64],
-    tag: NDArray[np.uint64] | None,
+    tag: NDArray[np.uint32] | None,
     packed: NDArray[np.uint64],
     bits: int,
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Write each row's group code into the upper bits of ``packed``; returns key and tag per group.
+    table: NDArray[np.int32],
+    group_key: NDArray[np.uint64],
+    group_tag: NDArray[np.uint32],
+) -> int:
+    """Write each row's group code into the upper bits of ``packed``; returns the number of groups.
 
-    Groups are told apart by (key, tag); codes are dense, in order of first sight.
+    Groups are told apart by (key, tag), which are written down per group; codes are dense, in order of
+    first sight. ``table`` is work space of at least 64 places and four times the widest bucket's rows.
     """
-    rows = len(key)
-    zero = np.uint64(0)
-    group_key = np.empty(rows, np.uint64)
-    group_tag = np.empty(0 if tag is None else rows, np.uint64)
-    widest = 0
-    for bucket in range(len(starts) - 1):
-        widest = max(widest, starts[bucket + 1] - starts[bucket])
-    capacity = 64
-    while capacity < 4 * widest:
-        capacity *= 2
-    table = np.empty(capacity, np.int32)
+    zero = np.uint32(0)
     groups = 0
     for bucket in range(len(starts) - 1):
         first = groups
@@ -193,7 +191,7 @@ def pack_codes(
                     while table[slot] >= 0:
                         slot = (slot + 1) & (size - 1)
                     table[slot] = old
-    return group_key[:groups].copy(), group_tag[: groups if tag is not None else 0].copy()
+    return groups
 
 
 @compiled

@@ -148,7 +148,10 @@ def auc_of(
     possible = positives * (len(label) - positives)
     if possible == 0:
         return None
-    positive, negative = split_by_label(plain(score), plain(label), positives)
+    positive = np.empty(positives + 1, score.dtype)
+    negative = np.empty(len(label) - positives + 1, score.dtype)
+    split_by_label(plain(score), plain(label), positive, negative)
+    positive, negative = positive[:-1], negative[:-1]
     positive.sort()
     negative.sort()
     return int(pairs_in_order(positive, negative)) / (2 * possible)

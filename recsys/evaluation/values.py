@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from recsys.errors import DataError
 
-MISSING_TAG = np.uint64(1 << 16)
-"""Bit of a tag that marks the group of rows without a group value; the bits below are a slice's code."""
-HASH_TAG = np.uint64(0xFFFF_FFFF_0000_0000)
-"""Bits of a tag that hold a second, independent hash of values that are no integers."""
-
+SLICE_BITS = np.uint32(0xFFFF)
+"""Bits of a tag that hold the code of a slice."""
+MISSING_TAG = np.uint32(1 << 16)
+"""Bit of a tag that marks the group of rows without a group value."""
+HASH_SHIFT = np.uint64(49)
+"""The bits above hold as many bits of a second hash, of values that are no integers."""
 _NOT_FINITE = "missing, NaN or infinite"
 
 
@@ -36,16 +37,16 @@ class Origin:
 class GroupKeys(NamedTuple):
     """What tells groups apart, row by row: equal (key, tag) is the same group.
 
-    Integers, booleans and times are keys as they are. Other values are told apart by 96 bits of two
-    hashes, which for a billion distinct strings mistakes two for one with probability 1e-11.
+    Integers, booleans and times are keys as they are. Other values are told apart by 79 bits of two
+    hashes: the probability that any two of a million distinct strings count as one group is 1e-12.
     """
 
     key: NDArray[np.uint64]
-    tag: NDArray[np.uint64] | None
+    tag: NDArray[np.uint32] | None
 
     def within(self, code: NDArray[np.uint16]) -> GroupKeys:
         """The groups of each slice apart from those of other slices; ``code`` [N] numbers the slices."""
-        slices = code.astype(np.uint64)
+        slices = code.astype(np.uint32)
         return GroupKeys(self.key, slices if self.tag is None else self.tag | slices)
 
 
@@ -104,7 +105,7 @@ def as_groups(values: Any, origin: Origin = Origin("group")) -> GroupKeys:
     missing = series.is_null().to_numpy() if series.null_count() else None
     if dtype == pl.Null:
         return GroupKeys(np.zeros(len(series), np.uint64), np.full(len(series), MISSING_TAG))
-    tag = None if missing is None else np.where(missing, MISSING_TAG, np.uint64(0))
+    tag = None if missing is None else np.where(missing, MISSING_TAG, np.uint32(0))
     integer = isinstance(dtype, pl.Categorical | pl.Enum) or dtype.is_temporal() or dtype == pl.Boolean
     if integer or (dtype.is_integer() and dtype not in (pl.Int128, pl.UInt128)):
         physical = series.to_physical()
@@ -112,7 +113,7 @@ def as_groups(values: Any, origin: Origin = Origin("group")) -> GroupKeys:
         key = whole.fill_null(0).to_numpy().view(np.uint64)
         return GroupKeys(key, tag)
     # Two seeds, two hashes that agree only by chance.
-    hashed = series.hash(seed=1).to_numpy() & HASH_TAG
+    hashed = (series.hash(seed=1).to_numpy() >> HASH_SHIFT).astype(np.uint32) << np.uint32(17)
     return GroupKeys(series.hash(seed=2).to_numpy(), hashed if tag is None else hashed | tag)
 
 
