@@ -105,6 +105,8 @@ class Schema(BaseModel):
     columns: dict[str, Column]
     rows: int | None = None
     """Number of rows that ``infer`` read."""
+    notes: tuple[str, ...] = ()
+    """Why ``infer`` left columns out, and what it took for granted; for people to read."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Schema:
@@ -168,7 +170,7 @@ class Schema(BaseModel):
             )
             for name, column in self.columns.items()
         }
-        return Schema(columns=kept, rows=self.rows)
+        return Schema(columns=kept, rows=self.rows, notes=self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, defaults left out, ready for YAML or JSON."""

@@ -252,7 +252,7 @@ def _cast(value: pl.Expr, dtype: pl.DataType, type: ValueType) -> pl.Expr:
         if type == "string":
             return pl.coalesce(whole.cast(pl.String), value.cast(pl.String))
     if type == "datetime":
-        return _as_time(value, dtype)
+        return as_time(value, dtype)
     if type == "float64" and dtype == pl.String:
         number = value.str.strip_chars().cast(pl.Float64, strict=False)
         return pl.when(number.is_finite()).then(number)
@@ -263,7 +263,7 @@ def _cast(value: pl.Expr, dtype: pl.DataType, type: ValueType) -> pl.Expr:
     return value.cast(CANONICAL[type], strict=False)
 
 
-def _as_time(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+def as_time(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Microseconds since 1970, UTC, from timestamps, ISO text or integers of any usual unit."""
     if dtype == pl.String:
         value = value.str.strip_chars()
