@@ -29,7 +29,12 @@ SIZES = {"day": 7, "item.id": 23, "tags": 11, "site": 40, "items": 9}
 ROW_MAPS = {"site": 2 + np.arange(40, dtype=np.int64) * 7 % 11}
 
 
-def make_plan(paths: Mapping[str, UpdatePath] | UpdatePath, dim: int = 8) -> Plan:
+TINY = {"day": 2, "item.id": 2, "tags": 4, "site": 40, "items": 5}
+
+
+def make_plan(
+    paths: Mapping[str, UpdatePath] | UpdatePath, dim: int = 8, sizes: Mapping[str, int] = SIZES
+) -> Plan:
     """Site is hashed into fewer rows; every table has its own path, or all have one."""
 
     def path(table: str) -> UpdatePath:
@@ -38,11 +43,11 @@ def make_plan(paths: Mapping[str, UpdatePath] | UpdatePath, dim: int = 8) -> Pla
     return Plan(
         tables={
             name: TablePlan(rows=13 if name == "site" else size, dim=dim, path=path(name))
-            for name, size in SIZES.items()
+            for name, size in sizes.items()
         },
         vocabularies={
             name: VocabularyPlan(mode="hash" if name == "site" else "full", table=name, size=size)
-            for name, size in SIZES.items()
+            for name, size in sizes.items()
         },
         features={f.name: f.vocabulary for f in FEATURES if f.vocabulary is not None},
     )
@@ -53,15 +58,15 @@ def make_tables(plan: Plan, **options: object) -> Tables:
     return Tables(plan, FEATURES, **(defaults | options))  # type: ignore[arg-type]
 
 
-def make_batch(rows: int, seed: int = 0, index: int = 0) -> Batch:
+def make_batch(rows: int, index: int = 0, sizes: Mapping[str, int] = SIZES) -> Batch:
     """Random ids; about a third of the lists are empty."""
-    draw = np.random.default_rng([seed, index])
+    draw = np.random.default_rng([5, index])
     lengths = {"history": draw.integers(-2, 5, rows).clip(0), "tags": draw.integers(-1, 4, rows).clip(0)}
     ids: dict[str, NDArray[np.int64]] = {}
     for feature in FEATURES:
         if feature.vocabulary is not None:
             count = int(lengths[feature.name].sum()) if feature.name in lengths else rows
-            ids[feature.name] = draw.integers(0, SIZES[feature.vocabulary], count)
+            ids[feature.name] = draw.integers(0, sizes[feature.vocabulary], count)
     price = draw.normal(size=rows).astype(np.float32)
     price[::3] = np.nan
     label = draw.integers(0, 2, rows).astype(np.float32)
