@@ -7,12 +7,13 @@ bin edges) are not here: they are found, and written back by the stages.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recsys.embeddings.plan import ServeDtype, UpdatePath, VocabularyMode
 from recsys.errors import ConfigError, did_you_mean
@@ -77,6 +78,12 @@ class TimeSplit(Section):
     """First value of the validation rows."""
     test_from: str | int | float
     """First value of the test rows."""
+
+    @field_validator("valid_from", "test_from", mode="before")
+    @classmethod
+    def _written_date(cls, value: object) -> object:
+        """YAML reads an unquoted 2026-01-31 as a date; text is what the column is compared with."""
+        return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 class RatioSplit(Section):

@@ -139,9 +139,12 @@ def check_values(source: Source, schema: Schema, *, label: bool = True) -> dict[
     for name, check in lost.items():
         if found[f"lost {name}"]:
             where, value = first_row(source, name, check)
+            hint = "mend them or change the type in the schema"
+            if element_type(source.columns[name]).is_integer():
+                hint = "integers beyond int64 can be read as type string"
             raise SchemaError(
                 f"{where}: column {name!r}: expected {schema.columns[name].type}, found {value!r}; "
-                f"{found[f'lost {name}']} rows have such values: mend them or change the schema"
+                f"so in {found[f'lost {name}']} rows: {hint}"
             )
     return {
         name: f"{found[f'odd {name}']} rows with NaN or infinity: missing"
