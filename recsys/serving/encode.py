@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from recsys.data.dataset import NumericEncoder
 from recsys.embeddings.keys import MISSING_KEY, keys_of
+from recsys.errors import SchemaError
 from recsys.serving.dense import EncodedRows, Ragged
 from recsys.serving.manifest import BundleFeature
 
@@ -43,7 +44,10 @@ def encode(
     numerics: Mapping[str, NumericEncoder],
     vocabularies: Mapping[str, Vocabulary],
 ) -> EncodedRows:
-    """Encode rows whose columns are of the schema's types."""
+    """Encode rows whose columns are of the schema's types.
+
+    Raises SchemaError where sequences declared aligned differ in length, as ``prepare`` does.
+    """
     single: dict[str, NDArray[np.int64]] = {}
     ragged: dict[str, Ragged] = {}
     numbers: dict[str, NDArray[np.float32]] = {}
@@ -58,6 +62,7 @@ def encode(
         else:
             elements, offsets = flatten(values, feature)
             ragged[name] = Ragged(vocabulary.lookup(keys_of(elements, feature.type)), offsets)
+    _require_aligned(features, ragged)
     return EncodedRows(frame.height, single, ragged, numbers)
 
 
@@ -86,3 +91,18 @@ def flatten(lists: pl.Series, feature: BundleFeature) -> tuple[pl.Series, NDArra
     np.cumsum(lengths.to_numpy(), out=offsets[1:])
     # An empty list would explode into a null of its own.
     return lists.filter(lengths > 0).explode(), offsets
+
+
+def _require_aligned(features: Sequence[BundleFeature], ragged: Mapping[str, Ragged]) -> None:
+    for feature in features:
+        name, other = feature.name, feature.aligned_with
+        if other is None or other not in ragged:
+            continue
+        unequal = ragged[name].lengths != ragged[other].lengths
+        if unequal.any():
+            row = int(np.argmax(unequal))
+            raise SchemaError(
+                f"column {name!r}: {unequal.sum()} rows to score hold a list of another length than "
+                f"{other!r}, with which it is declared aligned; the first has {ragged[name].lengths[row]} "
+                f"and {ragged[other].lengths[row]} elements (cut to max_length). Mend the rows"
+            )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from recsys.data.dataset import NumericEncoder
+from recsys.data.dataset import NumericEncoder, Part
 from recsys.embeddings.plan import Plan, ServeDtype, VocabularyMode
 from recsys.errors import BundleError
 from recsys.schema import Kind, Schema, Side, ValueType
@@ -83,10 +83,12 @@ class BundleTable(_Part):
 
 
 class Quantisation(_Part):
-    """What storing the tables in fewer bits cost, measured on test rows when the bundle was made."""
+    """What storing the tables in fewer bits cost, measured on labelled rows when the bundle was made."""
 
+    part: Part
+    """``test``, or ``valid`` or ``train`` where the parts before it hold no rows."""
     rows: int
-    """Test rows measured, the first ones."""
+    """Rows measured, the first ones of the part."""
     auc_float: float
     auc_quantised: float
     cost: float

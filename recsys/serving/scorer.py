@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.data.check import check_columns, check_values, typed_columns
+from recsys.data.check import check_columns, check_values, reading, typed_columns
 from recsys.data.dataset import NumericEncoder
-from recsys.data.source import Source, open_source
+from recsys.data.source import Data, open_source
 from recsys.schema import Schema
 from recsys.serving.dense import DensePart, EncodedRows, dense_inputs
 from recsys.serving.encode import Vocabulary, encode
 from recsys.serving.manifest import BundleFeature
 from recsys.serving.quantise import Table
 
-READ_ROWS = 1 << 20
+READ_ROWS = 1 << 18
 """Rows of a file held in memory at a time."""
 CHUNK_ROWS = 1 << 16
 """Rows encoded at a time: enough to spread the cost of distinct values, little to hold in memory."""
@@ -44,7 +43,7 @@ class Scorer:
     tables: Mapping[str, Table]
     dense: DensePart
 
-    def score(self, data: Any) -> NDArray[np.float32]:
+    def score(self, data: Data) -> NDArray[np.float32]:
         """Probabilities ``[N]`` float32 of N raw rows, in their order.
 
         Args:
@@ -54,11 +53,18 @@ class Scorer:
             SchemaError: a feature's column is missing, or a value is not of its type.
             DataError: a file cannot be read.
         """
+        return np.concatenate(list(self.scores(data)))
+
+    def scores(self, data: Data) -> Iterator[NDArray[np.float32]]:
+        """``score`` in pieces, in the order of the rows, for logs larger than memory."""
         source = open_source(data)
         check_columns(source.columns, self.schema, source.name, label=False)
         check_values(source, self.schema, label=False)
-        scores = [self.score_typed(frame) for frame in self._read(source)]
-        return np.concatenate(scores) if scores else np.empty(0, np.float32)
+        rows = source.lazy().select(typed_columns(source.columns, self.schema, label=False))
+        with reading(source):
+            yield from map(
+                self.score_typed, rows.collect_batches(chunk_size=READ_ROWS, maintain_order=True, lazy=True)
+            )
 
     def score_typed(
         self, frame: pl.DataFrame, tables: Mapping[str, Table] | None = None
@@ -81,11 +87,6 @@ class Scorer:
             inputs = dense_inputs(part, self.features, self.tables if tables is None else tables)
             scores[start : start + part.count] = probability(self.dense.logit(inputs))
         return scores
-
-    def _read(self, source: Source) -> Iterator[pl.DataFrame]:
-        rows = source.lazy().select(typed_columns(source.columns, self.schema, label=False))
-        for start in range(0, source.rows(), READ_ROWS):
-            yield rows.slice(start, READ_ROWS).collect()
 
 
 def probability(logit: NDArray[np.float32]) -> NDArray[np.float32]:

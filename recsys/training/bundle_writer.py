@@ -17,11 +17,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 import recsys
-from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset, Feature
+from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset, Feature, Part
 from recsys.embeddings.plan import Plan, ServeDtype
 from recsys.embeddings.planner import row_maps
 from recsys.errors import BundleError
 from recsys.evaluation.metrics import auc
+from recsys.progress import progress
 from recsys.serving.bundle import Bundle
 from recsys.serving.dense import DensePart
 from recsys.serving.encode import Vocabulary
@@ -45,7 +46,8 @@ from recsys.training.raw_rows import encoded_rows
 
 DENSE_FILE, SELFTEST_FILE = "dense.onnx", "selftest.safetensors"
 MEASURED_ROWS = 2_000_000
-"""Test rows at most that quantisation's cost is measured on."""
+"""Held-out rows at most that quantisation's cost is measured on."""
+HELD_OUT: tuple[Part, ...] = ("test", "valid", "train")
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "polars", "safetensors", "torch", "xxhash")
 _PARTS = {"tables": "tables/", "vocabularies": "vocab/", "embeddings": "embeddings/"}
 
@@ -85,7 +87,7 @@ def write_bundle(
         dtype: of every table; default: as the plan says per table. A table too narrow to gain from
             int8 or int4 is stored as float16.
         embeddings: features whose vectors are also written with their raw ids.
-        measured_rows: test rows at most that quantisation's cost is measured on.
+        measured_rows: held-out rows at most that quantisation's cost is measured on.
 
     Raises:
         BundleError: a weight does not fit the type, or with float32 tables the bundle's scores are
@@ -233,6 +235,12 @@ def _write_selftest(trained: Trained, scorer: Scorer, exact: Mapping[str, Table]
     return SelfTest(file=SELFTEST_FILE, rows=frame.height, model_difference=float(difference))
 
 
+def held_out(dataset: Dataset) -> Part:
+    """The part whose rows a bundle is tried on: test, or what there is in its place."""
+    rows = dataset.manifest.rows
+    return next((part for part in HELD_OUT if rows.get(part, 0)), "train")
+
+
 def _quantisation(
     trained: Trained,
     scorer: Scorer,
@@ -240,19 +248,25 @@ def _quantisation(
     maps: Mapping[str, NDArray[np.int64]],
     limit: int,
 ) -> Quantisation | None:
-    """AUC of the first test rows with exact and with stored tables; None where AUC is not defined."""
+    """AUC of the first held-out rows with exact and with stored tables; None where it is not defined."""
+    part = held_out(trained.dataset)
     labels, exactly, stored = [], [], []
-    for rows, label in encoded_rows(trained.dataset, "test", maps, limit):
-        labels.append(label)
-        exactly.append(scorer.score_encoded(rows, exact))
-        stored.append(scorer.score_encoded(rows))
+    total = min(limit, trained.dataset.manifest.rows.get(part, 0))
+    with progress("cost of quantisation", total=total) as bar:
+        for rows, label in encoded_rows(trained.dataset, part, maps, limit):
+            labels.append(label)
+            exactly.append(scorer.score_encoded(rows, exact))
+            stored.append(scorer.score_encoded(rows))
+            bar.advance(rows.count)
     if not labels:
         return None
     label = np.concatenate(labels)
     full, quantised = auc(label, np.concatenate(exactly)), auc(label, np.concatenate(stored))
     if full is None or quantised is None:
         return None
-    return Quantisation(rows=len(label), auc_float=full, auc_quantised=quantised, cost=full - quantised)
+    return Quantisation(
+        part=part, rows=len(label), auc_float=full, auc_quantised=quantised, cost=full - quantised
+    )
 
 
 def _files_in(folder: Path) -> list[str]:

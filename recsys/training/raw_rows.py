@@ -47,7 +47,7 @@ def _raw_column(encoded: pl.Series, feature: Feature, dataset: Dataset) -> pl.Se
 
 
 def _raw_numbers(encoded: pl.Series, encoder: NumericEncoder, kind: ValueType) -> pl.Series:
-    """Undo standardisation; a clipped number comes back as the nearest one that is not."""
+    """Undo standardisation; integers move away from the mean, so that a clipped one stays clipped."""
     numbers = encoded.cast(pl.Float64) * encoder.std + encoder.mean
     if encoder.transform == "log":
         array = numbers.fill_null(np.nan).to_numpy()
@@ -55,7 +55,11 @@ def _raw_numbers(encoded: pl.Series, encoder: NumericEncoder, kind: ValueType) -
         numbers = pl.Series(encoded.name, raw, nan_to_null=True)
     if kind == "float64":
         return numbers
-    return numbers.round().clip(-(2.0**62), 2.0**62).cast(pl.Int64)
+    bound = 1.0 - 1e-6
+    clipped = (encoded.abs() >= encoder.clip * bound).fill_null(False)
+    outward = numbers.ceil().zip_with(encoded > 0, numbers.floor())
+    whole = outward.zip_with(clipped, numbers.round())
+    return whole.clip(-(2.0**62), 2.0**62).cast(pl.Int64)
 
 
 def values_by_id(dataset: Dataset, vocabulary: str) -> pl.Series:
