@@ -14,7 +14,7 @@ from recsys.progress import duration, progress, say
 from recsys.stage import StageRecord, is_edited, load_record, why_redo
 from recsys.stages import SCHEMA_FILE, STAGES, Place, Stage, train_here
 
-BY_HAND = "edited by hand, kept"
+BY_HAND = "written by hand, kept"
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ def _do(stage: Stage, place: Place, *, forced: bool) -> Outcome:
     reason = "forced" if forced else why_redo(folder, wanted)
     record = load_record(folder)
     if stage.name == "infer" and not forced and _schema_by_hand(place, record):
-        beside = f"; {reason}, so look it over, or --force infer" if record and reason else ""
-        say(f"{stage.name:<9} {SCHEMA_FILE} was written or edited by hand and is kept{beside}")
+        since = wanted.reason_stale(record) if record is not None else None
+        beside = f"; since then: {since} (look it over, or --force infer)" if since else ""
+        say(f"{stage.name:<9} {SCHEMA_FILE} was {BY_HAND}{beside}")
         return Outcome(stage.name, BY_HAND, record.seconds if record else 0.0, None)
     if reason is None and record is not None:
         say(f"{stage.name:<9} up to date")

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 from typer.core import TyperGroup
@@ -23,6 +23,7 @@ from recsys.errors import ConfigError, RecsysError
 from recsys.progress import Silent, Terminal, reporting, say
 
 if TYPE_CHECKING:
+    import polars as pl
     from typer import Context
 
     from recsys.config import SplitSettings
@@ -131,7 +132,6 @@ def infer(
         _refuse(label=label, group=group, weight=weight, timestamp=timestamp, ignore=ignore)
         return _stage_of(data, "infer", root, output, overrides)
     _refuse_with_data(root, overrides)
-    label = _needed("--label", label)
     from recsys import summary
     from recsys.features.infer import infer as find
 
@@ -222,7 +222,7 @@ def plan(
     from recsys.config import PlanSettings
     from recsys.embeddings.planner import plan as solve
 
-    settings = PlanSettings(bytes=size, embedding_dim=embedding_dim)
+    settings = PlanSettings.parse(bytes=size, embedding_dim=embedding_dim)
     made = solve(dataset, model_name=model, settings=settings, output=output)
     summary.show_plan(made)
     return None
@@ -287,6 +287,57 @@ def evaluate(
         output=output,
     )
     summary.show_evaluation(evaluation)
+    return None
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Bundle folder, or run folder.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Parquet file, folder, glob or CSV file.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Parquet file to write.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Columns to stand beside the score; '*' keeps all.")
+    ] = None,
+) -> None:
+    """Score raw rows, from a bundle or from a run's best checkpoint."""
+    _begin("predict", data)
+    from recsys import summary
+    from recsys.predict import predict as score
+
+    scored = score(model, data, output, keep=None if keep is None else _names(keep))
+    summary.show_scores(cast("pl.DataFrame", scored), output)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder; or a run file (.yaml).")],
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16, int8 or int4, for every table.")
+    ] = None,
+    embeddings: Annotated[
+        str, typer.Option(metavar="A,B", help="Features whose vectors are also written, with raw ids.")
+    ] = "",
+    output: Output = None,
+    root: DataRoot = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write a trained run as a bundle that is served without torch."""
+    _begin("export", str(source))
+    from recsys.doctor import require_training
+
+    require_training()
+    if _is_run_file(str(source)):
+        named = [f"export.dtype={dtype}"] if dtype else []
+        named += [f"export.embeddings=[{embeddings}]"] if embeddings else []
+        return _stage_of(str(source), "export", root, output, [*(overrides or ()), *named])
+    _refuse_with_data(root, overrides)
+    output = _needed("--output", output)
+    from recsys import summary
+    from recsys.config import ExportSettings
+    from recsys.training.export import export as write
+
+    settings = ExportSettings.parse(dtype=dtype, embeddings=_names(embeddings))
+    summary.show_bundle(write(source, output, dtype=settings.dtype, embeddings=settings.embeddings))
     return None
 
 

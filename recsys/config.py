@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -24,6 +24,14 @@ class Section(BaseModel):
     """Base of every block of the run file: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, **values: Any) -> Self:
+        """Build the block from plain values; raises ConfigError instead of pydantic's error."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError("; ".join(explain_faults(error, cls))) from error
 
 
 class ColumnSettings(Section):
@@ -338,10 +346,7 @@ def parse_split(text: str) -> TimeSplit | RatioSplit | FilesSplit:
     by = str(values.get("by"))
     if by not in _SPLITS:
         raise ConfigError(f"split {text!r}: by {by!r} is no rule; {did_you_mean(by, _SPLITS)}")
-    try:
-        return _SPLITS[by].model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("split: " + "; ".join(explain_faults(error, _SPLITS[by]))) from error
+    return _SPLITS[by].parse(**values)
 
 
 def load_config(

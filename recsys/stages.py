@@ -181,7 +181,7 @@ def _infer(place: Place) -> Made:
 
     data = place.config.data
     schema = infer(
-        place.parts.all() if place.data is None else place.data,
+        place.data,
         label=data.label,
         group=data.group,
         weight=data.weight,
@@ -366,7 +366,16 @@ def _export_settings(place: Place) -> dict[str, Any]:
 
 
 def _export(place: Place) -> Made:
-    raise NotImplementedError
+    from recsys.training.export import export
+
+    settings = place.config.export
+    export(
+        place.folder("train"),
+        place.folder("export"),
+        dtype=settings.dtype,
+        embeddings=settings.embeddings,
+    )
+    return Made()
 
 
 def _without_paths(split: SplitSettings) -> dict[str, Any]:
@@ -435,7 +444,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            "recsys.serving.manifest:VERSION",
+            "recsys.training.export:VERSION",
             "bundle",
             _export_inputs,
             _export_settings,

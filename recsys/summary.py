@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recsys.embeddings.plan import Plan
     from recsys.evaluation import Evaluation
     from recsys.schema import Schema
+    from recsys.serving.bundle import Bundle
 
 _PLAIN_WIDTH = 120
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
@@ -56,6 +57,8 @@ def show_schema(schema: Schema, output: Path | None) -> None:
         table.add_row(name, column.kind, column.type, ", ".join(column.roles) or "ignored", *shown)
     console = _console()
     console.print(table)
+    for note in schema.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"written to {output}", highlight=False)
 
 
@@ -125,6 +128,39 @@ def show_evaluation(evaluation: Evaluation) -> None:
             first = (row["column"], str(row["value"]), f"{row['rows']:,}")
             slices.add_row(*first, *(_number(row[name.lstrip("#")]) for name in names[3:]))
         console.print("", slices)
+
+
+def show_scores(scored: pl.DataFrame, output: Path | None, most: int = 10) -> None:
+    """The first rows, and where all of them lie."""
+    table = _table(*scored.columns)
+    for row in scored.head(most).iter_rows():
+        table.add_row(*(f"{value:.6f}" if isinstance(value, float) else str(value) for value in row))
+    console = _console()
+    console.print(table)
+    where = f", written to {output}" if output is not None else "; --output keeps them"
+    console.print(f"{len(scored):,} rows scored{where}", highlight=False)
+
+
+def show_bundle(bundle: Bundle) -> None:
+    """Tables, bytes, and what quantisation costs."""
+    manifest = bundle.manifest
+    table = _table("table", "#rows", "#dim", "type", "#bytes", "#largest error")
+    for name, entry in manifest.tables.items():
+        shown = (
+            f"{entry.rows:,}",
+            str(entry.dim),
+            entry.dtype,
+            size(entry.bytes),
+            f"{entry.max_error:.2g}",
+        )
+        table.add_row(name, *shown)
+    console = _console()
+    console.print(table)
+    cost = manifest.quantisation
+    if cost is not None:
+        text = f"{cost.auc_float:.6f} → {cost.auc_quantised:.6f} ({-cost.cost:+.6f})"
+        console.print(f"AUC of {cost.rows:,} held-out rows, float → stored: {text}", highlight=False)
+    console.print(f"{size(manifest.bytes['total'])} written to {bundle.folder}", highlight=False)
 
 
 def _number(value: float | int | None) -> str:

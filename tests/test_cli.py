@@ -69,7 +69,9 @@ def test_wrong_usage_exits_with_2_and_names_the_nearest(arguments: list[str], me
     ("arguments", "message"),
     [
         (["run", "absent.yaml"], "error: absent.yaml: no such run file"),
-        (["infer", "log.parquet"], "error: --label is missing"),
+        (["prepare", "log.parquet"], "error: --schema is missing"),
+        (["export", "run"], "error: --output is missing"),
+        (["export", "run", "--output", "bundle", "--dtype", "int2"], "dtype: Input should be 'float32'"),
         (["infer", "run.yaml", "--label", "y"], "error: --label is for data given by path"),
         (["infer", "log.parquet", "--label", "y", "--set", "a=1"], "error: --set changes a run file"),
         (["rank", "log.parquet", "--split", "{by: tiem}"], "did you mean 'time'?"),
