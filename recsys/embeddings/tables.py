@@ -191,6 +191,8 @@ class Tables(nn.Module):
             return dict(
                 zip(names, torch.split(output[:, :dim] if dim < width else output, counts), strict=True)
             )
+        if all(shard.dim == shard.storage_dim for shard in shards):
+            return dict(zip(names, torch.split(output, [s.dim for s in shards], dim=1), strict=True))
         widths = [part for shard in shards for part in (shard.dim, shard.storage_dim - shard.dim)]
         return dict(zip(names, torch.split(output, widths, dim=1)[::2], strict=True))
 
