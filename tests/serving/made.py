@@ -64,18 +64,24 @@ def log(rows: int = 300, seed: int = 0) -> pl.DataFrame:
         length = int(draw.integers(-1, most + 1))
         return None if length < 0 else [some(values, *odd) for _ in range(length)]
 
-    unknown_day = datetime.datetime(2030, 1, 1)
+    day = datetime.timedelta(days=1)
+    late = datetime.datetime(2030, 1, 1)
+    each = range(rows)  # a value that no vocabulary holds is another one in every row
     return pl.DataFrame(
         {
             "label": draw.integers(0, 2, rows),
-            "user": [some(USERS, None, "new") for _ in range(rows)],
-            "item": pl.Series([some(ITEMS, None, 999) for _ in range(rows)], dtype=pl.Int64),
-            "history": pl.Series([many(ITEMS, 7, None, 999) for _ in range(rows)], dtype=pl.List(pl.Int64)),
-            "tags": pl.Series([many(TAGS, 4, None, "w") for _ in range(rows)], dtype=pl.List(pl.String)),
-            "day": pl.Series([some(DAYS, None, unknown_day) for _ in range(rows)], dtype=pl.Datetime("us")),
-            "mark": pl.Series([some(MARKS, None, 3.0) for _ in range(rows)], dtype=pl.Float64),
-            "price": [some([0.0, 3.5, -8.0, 1e9], None, math.nan, math.inf) for _ in range(rows)],
-            "age": pl.Series([some([18, 41, 90, 400], None) for _ in range(rows)], dtype=pl.Int64),
+            "user": [some(USERS, None, f"new {row}") for row in each],
+            "item": pl.Series([some(ITEMS, None, 1000 + row) for row in each], dtype=pl.Int64),
+            "history": pl.Series(
+                [many(ITEMS, 7, None, 1000 + row) for row in each], dtype=pl.List(pl.Int64)
+            ),
+            "tags": pl.Series(
+                [many(TAGS, 4, None, f"new {row}") for row in each], dtype=pl.List(pl.String)
+            ),
+            "day": pl.Series([some(DAYS, None, late + day * row) for row in each], dtype=pl.Datetime("us")),
+            "mark": pl.Series([some(MARKS, None, 3.0 + row) for row in each], dtype=pl.Float64),
+            "price": [some([0.0, 3.5, -8.0, 1e9], None, math.nan, math.inf) for _ in each],
+            "age": pl.Series([some([18, 41, 90, 400], None) for _ in each], dtype=pl.Int64),
             "unused": ["?"] * rows,
         }
     )
