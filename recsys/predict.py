@@ -69,7 +69,8 @@ def predict(
             bar.advance(len(piece))
     scores = pl.Series(score_name, np.concatenate(pieces), dtype=pl.Float32)
     with reading(source):
-        scored = source.lazy().select(kept).collect().with_columns(scores)
+        beside = source.lazy().select(kept).collect()
+    scored = pl.DataFrame([*beside.get_columns(), scores])  # also where nothing is kept
     if output is not None:
         _write(scored, Path(output))
     return _like(data, scored)
