@@ -121,7 +121,7 @@ def infer(
     group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of GAUC's groups.")] = None,
     weight: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of weights.")] = None,
     timestamp: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of event times.")] = None,
-    ignore: Annotated[str, typer.Option(metavar="A,B", help="Columns to leave out.")] = "",
+    ignore: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns to leave out.")] = None,
     output: Output = None,
     root: DataRoot = None,
     overrides: Overrides = None,
@@ -255,8 +255,8 @@ def evaluate(
         str, typer.Argument(metavar="DATA", help="Parquet of labels and scores; or a run file (.yaml).")
     ],
     by: Annotated[
-        str, typer.Option(metavar="A,B", help="Columns whose values get their own metrics.")
-    ] = "",
+        list[str] | None, typer.Option(metavar="A,B", help="Columns whose values get their own metrics.")
+    ] = None,
     label: Label = None,
     score: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of scores.")] = None,
     group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of GAUC's groups.")] = None,
@@ -269,8 +269,8 @@ def evaluate(
     """Exact AUC, GAUC, logloss, NE and calibration, whole and by slices."""
     _begin("evaluate", data)
     if _is_run_file(data):
-        _refuse(label=label, score=score, group=group, weight=weight, logits=logits or None)
-        named = [f"evaluate.by=[{by}]"] if by else []
+        _refuse(label=label, score=score, group=group, weight=weight, logits=logits)
+        named = [f"evaluate.by=[{','.join(by)}]"] if by else []
         return _stage_of(data, "evaluate", root, output, [*(overrides or ()), *named])
     from recsys import summary
     from recsys.evaluation import evaluate as measure
@@ -296,15 +296,18 @@ def predict(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Parquet file, folder, glob or CSV file.")],
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Parquet file to write.")] = None,
     keep: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Columns to stand beside the score; '*' keeps all.")
+        list[str] | None,
+        typer.Option(metavar="A,B", help="Columns to stand beside the score; '*' keeps all."),
     ] = None,
+    score_name: Annotated[str, typer.Option(metavar="NAME", help="Name of the score's column.")] = "score",
 ) -> None:
     """Score raw rows, from a bundle or from a run's best checkpoint."""
     _begin("predict", data)
     from recsys import summary
     from recsys.predict import predict as score
 
-    scored = score(model, data, output, keep=None if keep is None else _names(keep))
+    kept = None if keep is None else _names(keep)
+    scored = score(model, data, output, keep=kept, score_name=score_name)
     summary.show_scores(cast("pl.DataFrame", scored), output)
 
 
@@ -315,8 +318,9 @@ def export(
         str | None, typer.Option(help="float32, float16, int8 or int4, for every table.")
     ] = None,
     embeddings: Annotated[
-        str, typer.Option(metavar="A,B", help="Features whose vectors are also written, with raw ids.")
-    ] = "",
+        list[str] | None,
+        typer.Option(metavar="A,B", help="Features whose vectors are also written, with raw ids."),
+    ] = None,
     output: Output = None,
     root: DataRoot = None,
     overrides: Overrides = None,
@@ -328,7 +332,7 @@ def export(
     require_training()
     if _is_run_file(str(source)):
         named = [f"export.dtype={dtype}"] if dtype else []
-        named += [f"export.embeddings=[{embeddings}]"] if embeddings else []
+        named += [f"export.embeddings=[{','.join(embeddings)}]"] if embeddings else []
         return _stage_of(str(source), "export", root, output, [*(overrides or ()), *named])
     _refuse_with_data(root, overrides)
     output = _needed("--output", output)
@@ -438,7 +442,7 @@ def _stage_of(
 def _refuse(**flags: object) -> None:
     """Flags that a run file has settings for."""
     for name, value in flags.items():
-        if value not in (None, ""):
+        if value:
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for data given by path; here the run file says it"
             )
@@ -468,9 +472,9 @@ def _split_rule(text: str | None) -> SplitSettings | None:
     return None if text is None else parse_split(text)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """``a,b`` as names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def _names(given: list[str] | None) -> tuple[str, ...]:
+    """Names of a flag that may be repeated and may hold several: ``--by a,b --by c``."""
+    return tuple(name.strip() for text in given or () for name in text.split(",") if name.strip())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

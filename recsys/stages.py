@@ -131,7 +131,13 @@ class Stage:
     settings: Callable[[Place], Mapping[str, Any]]
     make: Callable[[Place], Made]
     hands_on: tuple[str, ...]
-    """Patterns of the files that later stages read."""
+    """Patterns of the files that later stages read; ``BEST`` stands for the best checkpoint's name."""
+
+    def patterns(self, folder: Path) -> list[str]:
+        """Patterns of the files that later stages read."""
+        pointer = folder / "checkpoints" / "best"
+        best = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else "best"
+        return [pattern.replace("BEST", best) for pattern in self.hands_on]
 
     @property
     def version(self) -> int:
@@ -154,7 +160,7 @@ class Stage:
         found = {
             "seconds": round(seconds, 3),
             "rows": rows,
-            "outputs": outputs_of(folder, self.hands_on),
+            "outputs": outputs_of(folder, self.patterns(folder)),
         }
         record = wanted.model_copy(update=found)
         record.save(folder)
@@ -164,7 +170,7 @@ class Stage:
         """Content of what this stage wrote, for the record of a later one."""
         folder = place.folder(self.name)
         try:
-            return handed_on(folder, patterns or self.hands_on)
+            return handed_on(folder, patterns or self.patterns(folder))
         except DataError as error:
             raise DataError(f"{folder}: stage {self.name!r} is not made yet; run 'recsys run'") from error
 
@@ -431,7 +437,7 @@ STAGES: dict[str, Stage] = {
             _train_inputs,
             _train_settings,
             _train,
-            ("run.json", "checkpoints/best"),
+            ("run.json", "checkpoints/BEST/*"),
         ),
         Stage(
             "evaluate",
