@@ -87,9 +87,14 @@ def share_of(batch: Batch, rank: int, world: int) -> Batch:
 
 
 def loss_of(inputs: Inputs, global_rows: int) -> Tensor:
-    """A loss that gives every element of every input another gradient; padding must not count."""
+    """A loss that gives every element of every input another gradient; padding must not count.
+
+    A model may leave out what is empty: then nothing flows back to those tables on this process.
+    """
     total = torch.zeros(())
     for number, vectors in enumerate([*inputs.fields.values(), *inputs.sequences.values()]):
+        if number and not vectors.numel():
+            continue
         places = torch.arange(1, vectors.shape[-1] + 1) / vectors.shape[-1] + number
         total = total + ((vectors + places * 0.1) ** 2 * places).sum()
         if vectors.dim() == 3:
