@@ -7,6 +7,7 @@ under fixed margins), in nats. High cardinality therefore earns nothing by itsel
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def rank(
         label: name of the 0/1 column, where no schema is given.
         keep: how many of the best features are marked as kept; default: all.
         root: folder that relative paths start from.
-        output: folder that gets ``ranking.parquet``.
+        output: folder that gets ``ranking.parquet``, and the kept names as ``ranking.json``.
 
     Raises:
         SchemaError: a column is missing or not what the schema says.
@@ -114,6 +115,8 @@ def rank(
     if output is not None:
         with written_aside(Path(output)) as folder:
             ranking.table.write_parquet(folder / "ranking.parquet")
+            kept = json.dumps({"kept": ranking.kept}, indent=2, ensure_ascii=False)
+            (folder / "ranking.json").write_text(kept + "\n", encoding="utf-8")
     return ranking
 
 
