@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from recsys.config import ColumnSettings, SplitSettings, TimeSplit
+from recsys.config import ColumnSettings, SplitSettings, TimeSplit, explain_faults
 from recsys.data.check import check_label_type, require_column
 from recsys.data.source import Data, Source, open_source
 from recsys.data.split import split_source
@@ -96,9 +96,8 @@ def _settings(name: str, stated: Any) -> ColumnSettings:
     try:
         return ColumnSettings.model_validate(stated)
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(("columns", name, *(str(part) for part in fault["loc"])))
-        raise ConfigError(f"{key}: {fault['msg']} (found {fault['input']!r})") from error
+        faults = "; ".join(f"columns.{name}.{fault}" for fault in explain_faults(error, ColumnSettings))
+        raise ConfigError(faults) from error
 
 
 def _check_names(

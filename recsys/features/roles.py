@@ -16,6 +16,8 @@ from recsys.schema import Column, Kind, Role, Side
 
 MAX_LENGTH = 100
 _EXACT_FLOAT = 2**53
+_FINE = 1_000
+"""Columns of times with more distinct values than this are equally fine."""
 _MANY_ROWS = 1_000
 """From this many rows on a column of unique values numbers the rows, whatever its name."""
 
@@ -69,7 +71,7 @@ def guess_timestamp(roles: Roles, surveys: Mapping[str, Survey], notes: list[str
     ]
     if not times:
         return roles
-    best = max(times, key=lambda name: surveys[name].distinct)
+    best = max(times, key=lambda name: min(surveys[name].distinct, _FINE))
     notes.append(f"{best}: taken for the time of the event")
     return replace(roles, timestamp=best)
 

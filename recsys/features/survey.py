@@ -63,7 +63,7 @@ class Survey:
         return (
             self.element.is_integer()
             or self.element == pl.Boolean
-            or (self.element.is_float() and self.whole)
+            or (self.element.is_float() and self.whole and self.distinct > 0)
         )
 
     @property
