@@ -1,0 +1,92 @@
+"""``export``: the best weights of a run as a bundle that is served without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys.embeddings.plan import ServeDtype
+from recsys.serving.bundle import Bundle
+from recsys.training.bundle_writer import MEASURED_ROWS, Trained, held_out, write_bundle
+from recsys.training.raw_rows import raw_rows
+from recsys.training.run_folder import Run
+
+if TYPE_CHECKING:
+    from recsys.training.loaded import TrainedModel
+
+VERSION = 1
+"""Raised by hand when the same run and settings give another bundle."""
+
+SAMPLE_ROWS = 256
+"""Rows of the self-test."""
+
+
+def export(
+    run: Run | str | Path,
+    output: str | Path,
+    *,
+    dtype: ServeDtype | None = None,
+    embeddings: Sequence[str] = (),
+    metrics: Mapping[str, Any] | None = None,
+    measured_rows: int = MEASURED_ROWS,
+) -> Bundle:
+    """Write the best weights of a finished run as a bundle, prove it, and open it.
+
+    Args:
+        run: run folder that ``train`` wrote; its dataset must still be where it was.
+        output: bundle folder; replaced when the new one is whole.
+        dtype: ``float32``, ``float16``, ``int8`` or ``int4`` for every table; default: as the plan
+            says per table. Tables too narrow to gain from int8 or int4 are stored as float16.
+        embeddings: features whose vectors are also written as Parquet and safetensors, with raw ids.
+        metrics: what the manifest says about quality; default: validation metrics of the best step.
+        measured_rows: test rows at most that quantisation's AUC cost is measured on.
+
+    Returns:
+        The bundle; ``bundle.manifest.quantisation`` holds the cost, ``bundle.manifest.bytes`` the sizes.
+
+    Raises:
+        CheckpointError: the run is not finished, or damaged.
+        BundleError: a weight does not fit the type, or the bundle's scores are not the model's.
+        ConfigError: ``embeddings`` names a feature that has no vectors.
+        DataError: the dataset is gone, or the disk is full.
+    """
+    from recsys.training.loaded import load_trained
+
+    trained = load_trained(run.folder if isinstance(run, Run) else run)
+    stated = dict(metrics) if metrics is not None else validation_metrics(trained.run)
+    return write_bundle(
+        _parts(trained, stated),
+        output,
+        dtype=dtype,
+        embeddings=tuple(dict.fromkeys(embeddings)),
+        measured_rows=measured_rows,
+    )
+
+
+def _parts(trained: TrainedModel, metrics: Mapping[str, Any]) -> Trained:
+    from recsys.models.onnx_graph import export_onnx
+    from recsys.training.raw_scores import score_raw
+
+    run, dataset = trained.run, trained.dataset
+    sample = raw_rows(dataset, held_out(dataset), SAMPLE_ROWS)
+    return Trained(
+        dataset=dataset,
+        plan=run.plan,
+        tables=trained.tables,
+        write_dense=lambda path: export_onnx(trained.model, trained.layout, path),
+        sample=sample,
+        sample_scores=score_raw(run.folder, sample),
+        model={"name": run.file.model, **run.file.options},
+        metrics=metrics,
+    )
+
+
+def validation_metrics(run: Run) -> dict[str, float]:
+    """Metrics of the best step, by the names in ``metrics.jsonl``; empty without validation rows."""
+    record = run.metrics
+    names = [name for name in record.columns if name.startswith("valid/")]
+    if not names:
+        return {}
+    best = record.filter(record["step"] == run.result.best_step).select(names).drop_nulls()
+    return dict(best.row(-1, named=True)) if best.height else {}

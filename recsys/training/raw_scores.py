@@ -1,0 +1,51 @@
+"""Scores of raw rows by a run's checkpoint: encoded as ``prepare`` does, scored as validation is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys.data.dataset import LABEL, Dataset
+from recsys.data.source import Data
+from recsys.errors import DataError
+from recsys.features.encoder import Encoder
+from recsys.training.loaded import score_dataset
+from recsys.training.run_folder import Run
+
+
+def score_raw(folder: str | Path, data: Data) -> NDArray[np.float32]:
+    """Probabilities ``[N]`` of N raw rows, which need no label, by a run's best checkpoint.
+
+    Encoded rows pass through a temporary file, so that a log may be larger than memory.
+
+    Raises:
+        CheckpointError: the run is not finished, or damaged.
+        SchemaError: a feature's column is missing, or a value is not of its type.
+        DataError: the rows cannot be read, or the temporary file cannot be written.
+    """
+    dataset = Run.load(folder).dataset()
+    with TemporaryDirectory(prefix="recsys-") as temporary:
+        encoded = Dataset(Path(temporary), dataset.manifest)
+        try:
+            _write_encoded(Encoder.load(dataset), data, encoded.part("test"))
+        except OSError as error:
+            raise DataError(f"{temporary}: cannot be written: {error.strerror or error}") from error
+        return score_dataset(folder, "test", encoded)
+
+
+def _write_encoded(encoder: Encoder, data: Data, path: Path) -> None:
+    writer: pq.ParquetWriter | None = None
+    try:
+        for frame in encoder.batches(data):
+            table = frame.with_columns(pl.lit(0.0, dtype=pl.Float32).alias(LABEL)).to_arrow()
+            if writer is None:
+                writer = pq.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=False)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()

@@ -1,0 +1,166 @@
+"""A trained run exported: its bundle gives the checkpoint's scores, without torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.config import ModelSettings, PlanSettings, RatioSplit, TableSettings, TrainSettings
+from recsys.embeddings.planner import plan
+from recsys.errors import CheckpointError
+from recsys.features.prepare import prepare
+from recsys.models import table_dim
+from recsys.predict import predict
+from recsys.serving.bundle import Bundle
+from recsys.training.export import export
+from recsys.training.loaded import load_trained, score_dataset
+from recsys.training.run_folder import Run
+from recsys.training.train import train
+from tests.serving import made
+
+SETTINGS = TrainSettings(epochs=1, batch_size=100, device="cpu", max_steps=12)
+SMALL: dict[str, dict[str, Any]] = {
+    "lr": {},
+    "dnn": {},
+    "dcnv2": {},
+    "autoint": {},
+    "autoint_plus": {},
+    "din": {},
+}
+
+
+def trained(folder: Path, raw: pl.DataFrame, name: str = "din", **options: Any) -> Run:
+    """Train a model for some steps on the log; the items' table is hashed."""
+    split = RatioSplit(by="ratio", key="row", valid=0.2, test=0.3)
+    dataset = prepare(raw.with_row_index("row"), made.schema(), folder / "dataset", split=split)
+    dim = table_dim(name, options, 8)
+    made_plan = plan(
+        dataset,
+        settings=PlanSettings(
+            embedding_dim=dim,
+            tables={"item": TableSettings(rows=5, mode="hash", path="fused" if dim % 4 == 0 else None)},
+        ),
+    )
+    model = ModelSettings.model_validate({"name": name, **options})
+    return train(dataset, folder / "run", model=model, plan=made_plan, settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def raw() -> pl.DataFrame:
+    return made.log(900, seed=6)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, raw: pl.DataFrame) -> Run:
+    return trained(tmp_path_factory.mktemp("run"), raw)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_checkpoint_and_float_bundle_give_the_same_scores(
+    tmp_path: Path, raw: pl.DataFrame, name: str
+) -> None:
+    run = trained(tmp_path, raw, name, **SMALL[name])
+    bundle = export(run, tmp_path / "bundle", dtype="float32")
+    new = made.log(300, seed=7)
+    by_checkpoint, by_bundle = predict(run.folder, new), predict(bundle.folder, new)
+    assert by_checkpoint.columns == by_bundle.columns == ["label", "score"]
+    difference = np.abs(by_checkpoint["score"].to_numpy() - by_bundle["score"].to_numpy())
+    assert difference.max() < 1e-5
+    assert by_bundle["score"].n_unique() > 50
+
+
+def test_predict_of_the_test_rows_gives_the_scores_of_the_dataset(run: Run, raw: pl.DataFrame) -> None:
+    dataset = run.dataset()
+    keyed = raw.with_row_index("row")
+    scored = predict(run.folder, keyed, keep=["row"])
+    rows = pl.read_parquet(dataset.part("test"))
+    assert 0 < rows.height < raw.height
+    # The rows of the test part, found again by scoring all rows: same order, same scores.
+    expected = score_dataset(run.folder, "test").tolist()
+    found = iter(scored["score"].to_list())
+    assert all(any(abs(score - other) < 1e-6 for other in found) for score in expected)
+
+
+def test_tables_have_the_types_of_the_plan_unless_one_is_asked_for(tmp_path: Path, run: Run) -> None:
+    planned = export(run, tmp_path / "planned")
+    assert {table.dtype for table in planned.manifest.tables.values()} == {"int8"}
+    asked = export(run, tmp_path / "asked", dtype="int4")
+    assert {table.dtype for table in asked.manifest.tables.values()} == {"int4"}
+    assert asked.manifest.bytes["tables"] < planned.manifest.bytes["tables"]
+
+
+def test_the_manifest_names_model_metrics_and_cost(tmp_path: Path, run: Run) -> None:
+    manifest = export(run, tmp_path / "bundle").manifest
+    assert manifest.model["name"] == "din"
+    best = run.metrics.filter(pl.col("step") == run.result.best_step)
+    assert manifest.metrics["valid/auc"] == best["valid/auc"].drop_nulls().item()
+    assert manifest.plan_fingerprint == run.plan.fingerprint()
+    cost = manifest.quantisation
+    assert cost is not None
+    assert (cost.part, cost.rows) == ("test", run.dataset().manifest.rows["test"])
+    assert abs(cost.cost) < 0.02
+    stated = export(run, tmp_path / "bundle", metrics={"auc": 0.7}).manifest
+    assert stated.metrics == {"auc": 0.7}
+
+
+def test_the_same_run_gives_the_same_bundle(tmp_path: Path, run: Run) -> None:
+    for name in ("one", "two"):
+        export(run, tmp_path / name, dtype="float32", embeddings=["item", "tags"])
+    one, two = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("one", "two"))
+    assert one == two
+
+
+def test_embeddings_are_those_of_the_checkpoint(tmp_path: Path, run: Run) -> None:
+    export(run, tmp_path / "bundle", embeddings=["item", "user"])
+    tables, dataset = load_trained(run.folder).tables, run.dataset()
+    users = pl.read_parquet(tmp_path / "bundle" / "embeddings" / "user.parquet")
+    assert users["id"].to_list() == dataset.values("user")["value"].to_list()
+    assert (users["embedding"].to_numpy() == tables["user"][2:]).all()
+    items = pl.read_parquet(tmp_path / "bundle" / "embeddings" / "item.parquet")
+    rows = [made.item_row(item, 5) for item in items["id"].to_list()]
+    assert (items["embedding"].to_numpy() == tables["item"][rows]).all()
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchrec", "fbgemm_gpu", "onnx", "onnxscript"):
+            raise ModuleNotFoundError(f"{name} must not be needed to score a bundle")
+
+sys.meta_path.insert(0, Blocker())
+from recsys.predict import predict
+predict(*sys.argv[1:])
+"""
+
+
+def test_bundles_are_scored_without_torch(tmp_path: Path, run: Run, raw: pl.DataFrame) -> None:
+    export(run, tmp_path / "bundle", dtype="int4")
+    raw.write_parquet(tmp_path / "log.parquet")
+    arguments = [str(tmp_path / name) for name in ("bundle", "log.parquet", "scores.parquet")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = Bundle.load(tmp_path / "bundle").scorer().score(raw)
+    assert (pl.read_parquet(arguments[2])["score"].to_numpy() == expected).all()
+
+
+def test_a_run_that_is_not_finished_is_refused(tmp_path: Path, run: Run) -> None:
+    shutil.copytree(run.folder.parent, tmp_path / "copy")
+    (tmp_path / "copy" / "run" / "result.json").unlink()
+    with pytest.raises(CheckpointError, match="not finished"):
+        export(tmp_path / "copy" / "run", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
