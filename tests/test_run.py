@@ -1,0 +1,253 @@
+"""The chain: what is redone, why, and what is left alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from recsys.chain import Finished, run
+from recsys.config import load_config
+from recsys.data.dataset import Dataset
+from recsys.errors import ConfigError, DataError, SchemaError
+from recsys.progress import Bar, reporting
+from recsys.schema import Schema
+from recsys.stage import load_record
+
+LIGHT = ("infer", "rank", "prepare", "plan")
+ROWS = 2_000
+
+
+def log(rows: int = ROWS, seed: int = 0) -> pl.DataFrame:
+    """Clicks that follow from the item alone; ``junk`` tells nothing."""
+    draw = np.random.default_rng(seed)
+    item = draw.integers(0, 20, rows)
+    clicked = draw.random(rows) < np.where(item % 2 == 0, 0.8, 0.2)
+    return pl.DataFrame(
+        {
+            "clicked": clicked.astype(np.int8),
+            "day": np.sort(draw.integers(1, 11, rows)),
+            "user_id": draw.integers(0, 100, rows),
+            "item_id": item,
+            "history": [draw.integers(0, 20, length).tolist() for length in draw.integers(0, 6, rows)],
+            "junk": [f"j{value}" for value in draw.integers(0, 8, rows)],
+            "price": draw.lognormal(size=rows),
+        }
+    )
+
+
+SETTINGS: dict[str, Any] = {
+    "name": "small",
+    "data": {"path": "log.parquet", "label": "clicked", "group": "user_id"},
+    "split": {"by": "time", "column": "day", "valid_from": 8, "test_from": 9},
+    "plan": {"embedding_dim": 8},
+    "model": {"name": "lr"},
+    "train": {"epochs": 1, "batch_size": 256, "device": "cpu"},
+}
+
+
+class Listener:
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def open(self, bar: Bar) -> None:
+        return
+
+    def close(self, bar: Bar) -> None:
+        return
+
+
+class Case:
+    """A log, a run file and an output folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "run.yaml"
+        self.out = folder / "out"
+        self.file.write_text(yaml.safe_dump(SETTINGS))
+        log().write_parquet(folder / "log.parquet")
+        self.said: list[str] = []
+
+    def run(self, *overrides: str, until: str | None = "plan", **arguments: Any) -> dict[str, str]:
+        """What became of each stage, by name."""
+        listener = Listener()
+        with reporting(listener):
+            finished: Finished = run(
+                self.file,
+                data=self.folder,
+                output=self.out,
+                overrides=overrides,
+                until=until,
+                **arguments,
+            )
+        self.said = listener.lines
+        return {outcome.stage: outcome.state for outcome in finished.outcomes}
+
+    def why(self, stage: str) -> str:
+        """What the last run said about a stage."""
+        return next(line.removeprefix(stage).strip() for line in self.said if line.startswith(stage))
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def states(**changed: str) -> dict[str, str]:
+    return dict.fromkeys(LIGHT, "up to date") | changed
+
+
+def test_first_all_then_nothing(case: Case) -> None:
+    assert case.run() == dict.fromkeys(LIGHT, "made")
+    assert case.why("prepare") == "not made yet"
+    assert case.run() == states()
+    assert case.why("prepare") == "up to date"
+
+
+def test_every_folder_has_its_record(case: Case) -> None:
+    case.run()
+    for stage, folder in zip(LIGHT, ("schema", "ranking", "dataset", "plan"), strict=True):
+        record = load_record(case.out / folder)
+        assert record is not None
+        assert record.stage == stage
+        assert record.outputs
+    prepared = load_record(case.out / "dataset")
+    assert prepared is not None
+    assert prepared.rows == ROWS
+    assert {Path(path).name for path in prepared.inputs} == {"log.parquet", "schema.yaml"}
+
+
+def test_a_setting_redoes_its_stage_and_what_follows(case: Case) -> None:
+    case.run()
+    assert case.run("prepare.min_count=20") == states(prepare="made", plan="made")
+    assert case.why("prepare") == "stale: setting prepare.min_count: 1 → 20"
+    assert case.run("prepare.min_count=20", "plan.embedding_dim=4") == states(plan="made")
+    assert case.why("plan") == "stale: setting plan.embedding_dim: 8 → 4"
+
+
+def test_other_rows_redo_everything(case: Case) -> None:
+    case.run()
+    log(seed=1).write_parquet(case.folder / "log.parquet")
+    assert case.run() == dict.fromkeys(LIGHT, "made")
+    assert case.why("infer") == f"stale: input {case.folder / 'log.parquet'} changed"
+
+
+def test_a_log_touched_without_a_change_stops_where_results_are_the_same(case: Case) -> None:
+    case.run()
+    os.utime(case.folder / "log.parquet", ns=(1, 1))
+    assert case.run() == states(infer="made", rank="made", prepare="made")
+
+
+def test_another_split_leaves_the_schema(case: Case) -> None:
+    case.run()
+    made = case.run("split.valid_from=7")
+    assert made["rank"] == made["prepare"] == "made"
+    assert case.why("rank") == "stale: setting split.valid_from: 8 → 7"
+
+
+def test_force_redoes_one_stage_and_what_changed_after_it(case: Case) -> None:
+    case.run()
+    assert case.run(force=["prepare"]) == states(prepare="made")
+    assert case.why("prepare") == "forced"
+
+
+def test_a_schema_edited_by_hand_is_kept_and_followed(case: Case) -> None:
+    case.run()
+    path = case.out / "schema" / "schema.yaml"
+    schema = Schema.load(path)
+    columns = schema.columns | {"junk": schema.columns["junk"].model_copy(update={"roles": ()})}
+    Schema(columns=columns).save(path)
+    edited = path.read_bytes()
+    kept = "written by hand, kept"
+    assert case.run() == states(infer=kept, rank="made", prepare="made", plan="made")
+    assert case.why("prepare") == "stale: input schema/schema.yaml changed"
+    assert "junk" not in [feature.name for feature in Dataset.load(case.out / "dataset").features]
+    log(seed=1).write_parquet(case.folder / "log.parquet")
+    assert case.run()["infer"] == kept
+    assert "log.parquet changed" in case.why("infer")
+    assert path.read_bytes() == edited
+    assert case.run(force=["infer"])["infer"] == "made"
+    assert "junk" in Schema.load(path).features
+
+
+def test_a_schema_written_before_the_first_run_is_kept(case: Case) -> None:
+    case.run(until="infer")
+    path = case.out / "schema" / "schema.yaml"
+    (case.out / "schema" / "stage.json").unlink()
+    assert case.run()["infer"] == "written by hand, kept"
+    assert path.exists()
+
+
+def test_an_output_that_is_gone_or_damaged_is_made_again(case: Case) -> None:
+    case.run()
+    (case.out / "dataset" / "train.parquet").unlink()
+    assert case.run() == states(prepare="made")
+    assert case.why("prepare") == "stale: dataset/train.parquet is gone"
+    (case.out / "plan" / "plan.json").write_text("{}")
+    assert case.run() == states(plan="made")
+    assert case.why("plan") == "stale: plan/plan.json was changed since"
+
+
+def test_ranking_may_choose_the_features(case: Case) -> None:
+    case.run()
+    assert case.run("rank.keep=1") == states(rank="made", prepare="made", plan="made")
+    assert [feature.name for feature in Dataset.load(case.out / "dataset").features] == ["item_id"]
+
+
+def test_given_files(case: Case) -> None:
+    whole = log()
+    for part, rows in (("a", whole[:1_000]), ("b", whole[1_000:1_500]), ("c", whole[1_500:])):
+        rows.write_parquet(case.folder / f"{part}.parquet")
+    files = {"by": "files", "train": "a.parquet", "valid": "b.parquet", "test": "c.parquet"}
+    case.file.write_text(yaml.safe_dump(SETTINGS | {"data": {"label": "clicked"}, "split": files}))
+    case.run()
+    dataset = Dataset.load(case.out / "dataset")
+    assert dataset.manifest.rows == {"train": 1_000, "valid": 500, "test": 500}
+    assert case.run() == states()
+
+
+def test_a_stage_that_fails_leaves_what_was_there(case: Case) -> None:
+    case.run()
+    before = (case.out / "dataset" / "dataset.json").read_bytes()
+    broken = log().with_columns(clicked=pl.lit(2, pl.Int8))
+    broken.write_parquet(case.folder / "log.parquet")
+    with pytest.raises(DataError, match="clicked"):
+        case.run()
+    assert (case.out / "dataset" / "dataset.json").read_bytes() == before
+    assert not list(case.out.glob(".*"))
+    log().drop("clicked").write_parquet(case.folder / "log.parquet")
+    with pytest.raises(SchemaError, match="clicked"):
+        case.run()
+    log().write_parquet(case.folder / "log.parquet")
+    assert case.run()["plan"] == "up to date"
+
+
+def test_a_config_in_memory_is_a_run_file(case: Case, tmp_path: Path) -> None:
+    config = load_config(case.file)
+    finished = run(config, data=case.folder, output=tmp_path / "other", until="infer")
+    assert finished.folder == tmp_path / "other"
+    assert (tmp_path / "other" / "schema" / "schema.yaml").exists()
+    with pytest.raises(ConfigError, match="overrides"):
+        run(config, overrides=["train.epochs=1"])
+
+
+@pytest.mark.parametrize("arguments", [{"force": ["prepar"]}, {"until": "prepar"}])
+def test_an_unknown_stage_is_refused(case: Case, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'prepare'"):
+        case.run(**({"until": "plan"} | arguments))
+    assert not case.out.exists()
+
+
+def test_it_is_silent_as_a_function(case: Case, capfd: pytest.CaptureFixture[str]) -> None:
+    run(case.file, data=case.folder, output=case.out, until="plan")
+    assert capfd.readouterr() == ("", "")
