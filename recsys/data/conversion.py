@@ -23,6 +23,8 @@ from recsys.data.types import widest
 from recsys.errors import DataError
 from recsys.stage import Fingerprint, fingerprint
 
+_DISK_FULL = "No space left"
+"""polars reports a full disk as a compute error, not as an OSError."""
 _DUPLICATE = re.compile(r"(.*)_duplicated_\d+")
 _converted: dict[tuple[Path, Fingerprint, tuple[str, ...]], Path] = {}
 
@@ -77,12 +79,14 @@ def _convert(path: Path, types: dict[str, pl.DataType]) -> Path:
         target = _folder() / f"{uuid.uuid4().hex}.parquet"
         try:
             _scan(path, types).sink_parquet(target)
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, OSError) as error:
             target.unlink(missing_ok=True)
+            if isinstance(error, OSError) or _DISK_FULL in str(error):
+                raise DataError(
+                    f"{path}: cannot be converted to Parquet in {target.parent}: {error}; free some space, "
+                    "or set TMPDIR to a folder with room"
+                ) from error
             raise _unreadable(path, error) from error
-        except OSError as error:
-            target.unlink(missing_ok=True)
-            raise DataError(f"{path}: cannot be converted into {target.parent}: {error}") from error
         _converted[key] = target
     return _converted[key]
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from recsys.config import ColumnSettings, SplitSettings, TimeSplit, explain_faults
 from recsys.data.check import check_label_type, require_column
+from recsys.data.dataset import GROUP, LABEL, WEIGHT
 from recsys.data.source import Data, Source, open_source
 from recsys.data.split import split_source
 from recsys.data.types import is_list, is_supported, spelled
@@ -132,6 +133,10 @@ def _infer(
     for name, dtype in source.columns.items():
         if name in ignore:
             continue
+        if name in (LABEL, WEIGHT, GROUP):
+            raise SchemaError(
+                f"{source.name}: the column name {name!r} is reserved; rename it or ignore it"
+            )
         if is_supported(dtype):
             usable.append(name)
         elif name in overrides:

@@ -11,6 +11,7 @@ import polars as pl
 from recsys.data.check import as_time, reading
 from recsys.data.source import Source
 from recsys.data.types import element_type, is_list
+from recsys.features.names import is_time
 from recsys.schema import ColumnFacts
 
 EXACT_ROWS = 2_000_000
@@ -195,7 +196,11 @@ def _with_dates(source: Source, surveys: Mapping[str, Survey]) -> dict[str, Surv
         return {}
 
     def unread(name: str) -> pl.Expr:
-        return (pl.col(name).is_not_null() & as_time(pl.col(name), pl.String()).is_null()).any()
+        value = pl.col(name)
+        other = as_time(value, pl.String()).is_null()
+        if not is_time(name):  # eight digits are a date only where the name says so
+            other |= ~value.str.contains("-", literal=True)
+        return (value.is_not_null() & other).any()
 
     with reading(source):
         head = source.lazy().select(text).head(_SAMPLE).collect(engine="streaming").lazy()

@@ -274,6 +274,26 @@ def test_truncated_gzip_and_mixed_formats_are_named(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_a_full_disk_is_named_and_nothing_half_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log.csv").write_text(CSV)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+
+    def full(self: pl.LazyFrame, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise pl.exceptions.ComputeError("underlying IO error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("recsys.data.conversion._folder", lambda: temporary)
+    monkeypatch.setattr(pl.LazyFrame, "sink_parquet", full)
+    with pytest.raises(
+        DataError, match=r"log.csv: cannot be converted to Parquet in .*No space left.*TMPDIR"
+    ):
+        open_source(tmp_path / "log.csv")
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_frame_of_unequal_pandas_objects_is_refused() -> None:
     pd = pytest.importorskip("pandas")
     with pytest.raises(DataError, match="in-memory pandas DataFrame: cannot be read"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -449,6 +451,26 @@ def test_three_given_files_are_read_as_one(tmp_path: Path) -> None:
         frame.slice(start, 1_000).write_parquet(tmp_path / f"{part}.parquet")
     split = FilesSplit(by="files", train="train.parquet", valid="valid.parquet", test="test.parquet")
     assert infer(None, split=split, root=tmp_path) == infer(frame)
+
+
+def test_eight_digits_are_dates_only_where_the_name_says_so() -> None:
+    days = ["19990101", "20010203"] * 50
+    columns = infer(
+        pl.DataFrame({"zip": days, "dt": days, "opened": [f"{d[:4]}-01-01" for d in days]})
+    ).columns
+    assert (columns["zip"].kind, columns["zip"].type) == ("categorical", "string")
+    assert (columns["dt"].kind, columns["dt"].type) == ("numeric", "datetime")
+    assert (columns["opened"].kind, columns["opened"].type) == ("numeric", "datetime")
+
+
+def test_reserved_names_are_refused() -> None:
+    with pytest.raises(SchemaError, match="'__label__' is reserved"):
+        infer(pl.DataFrame({"__label__": [1]}))
+
+
+def test_torch_is_not_needed() -> None:
+    code = "import sys, recsys.features.infer, recsys.data.split; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_empty_log_is_an_error() -> None:
