@@ -97,6 +97,18 @@ def test_reading_back_what_is_not_there(tmp_path: Path) -> None:
         Evaluation.load(tmp_path)
 
 
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="not written by 'recsys evaluate'"):
+        evaluate(scored_log(10), output=tmp_path)
+    with pytest.raises(DataError, match=r"thesis\.txt: expected a folder"):
+        evaluate(scored_log(10), output=tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    evaluate(scored_log(10), output=tmp_path / "new")
+    evaluate(scored_log(20), output=tmp_path / "new")
+    assert Evaluation.load(tmp_path / "new").overall["rows"] == 20
+
+
 def test_metrics_that_rows_do_not_define_are_null_with_a_reason() -> None:
     log = pl.DataFrame({"label": [0, 0], "score": [0.1, 0.2], "user": [1, 2], "day": ["a", "b"]})
     result = evaluate(log, group="user", by=["day"])
