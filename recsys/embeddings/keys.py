@@ -9,14 +9,13 @@ all of it: a change here makes every dataset, checkpoint and bundle unreadable.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from recsys.embeddings.xxh3 import multiply_high, xxh3_of_bytes, xxh3_of_words
 from recsys.errors import DataError, SchemaError
 from recsys.schema import ValueType
 
@@ -34,15 +33,12 @@ CANONICAL: dict[ValueType, pl.DataType] = {
 _WIDE = (pl.Int64, pl.UInt64, pl.Int128)
 """Integers that a float64 cannot hold exactly."""
 
-_BLOCK = 1 << 15
-"""Values hashed at a time: small enough for the intermediate arrays to stay in cache."""
-
 
 def keys_of(values: pl.Series, type: ValueType) -> NDArray[np.uint64]:
     """Keys ``[N]`` of values ``[N]`` of a schema type; null and NaN get ``MISSING_KEY``.
 
-    Strings are hashed once per distinct value. Raises SchemaError when the values are not of the
-    type, DataError for a value whose key would be the reserved one.
+    Raises SchemaError when the values are not of the type, DataError for a value whose key would be
+    the reserved one.
     """
     values = canonical_values(values, type)
     if type == "string":
@@ -52,7 +48,7 @@ def keys_of(values: pl.Series, type: ValueType) -> NDArray[np.uint64]:
     if type == "float64":
         present &= values.is_not_nan().fill_null(False)
         filled = filled.set(filled == 0.0, 0.0)
-    keys = xxh3_64_of_words(filled.to_numpy().view(np.uint64))
+    keys = xxh3_of_words(filled.to_numpy().view(np.uint64))
     mask = present.to_numpy()
     _refuse_reserved(keys, mask, values)
     if not mask.all():
@@ -90,15 +86,13 @@ def _string_keys(values: pl.Series) -> NDArray[np.uint64]:
     array = values.to_arrow()
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-    coded: Any = array.dictionary_encode()
-    digest = xxhash.xxh3_64_intdigest
-    texts = coded.dictionary.to_pylist()
-    distinct = np.fromiter((digest(text.encode()) for text in texts), dtype=np.uint64, count=len(texts))
-    _refuse_reserved(distinct, np.ones(len(texts), dtype=bool), pl.Series(values.name, texts, pl.String))
-    if coded.null_count:
-        distinct = np.append(distinct, np.uint64(MISSING_KEY))
-    codes: NDArray[np.int32] = coded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
-    return distinct[codes]
+    _, offsets, data = array.cast(pa.large_string()).buffers()
+    begins = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    keys = xxh3_of_bytes(np.frombuffer(data or b"", dtype=np.uint8), begins)
+    present = values.is_not_null().to_numpy()
+    _refuse_reserved(keys, present, values)
+    keys[~present] = MISSING_KEY
+    return keys
 
 
 def _refuse_reserved(keys: NDArray[np.uint64], present: NDArray[np.bool_], values: pl.Series) -> None:
@@ -109,29 +103,6 @@ def _refuse_reserved(keys: NDArray[np.uint64], present: NDArray[np.bool_], value
             f"column {values.name!r}: the value {value!r} hashes to the key that is reserved for missing "
             "values; replace that one value by another"
         )
-
-
-def xxh3_64_of_words(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """xxh3_64 (seed 0) ``[N]`` of 8-byte little-endian words ``[N]``.
-
-    The branch of XXH3 for inputs of 4 to 8 bytes (xxHash specification 0.2.0, "small inputs"), over
-    whole arrays. It maps 64 bits to 64 bits one to one: different integers never share a key.
-    """
-    out = np.empty(words.shape[0], dtype=np.uint64)
-    for start in range(0, words.shape[0], _BLOCK):
-        block = words[start : start + _BLOCK]
-        mixed = (block >> np.uint64(32)) + (block << np.uint64(32))
-        mixed ^= np.uint64(0xC73AB174C5ECD5A2)
-        mixed ^= _rotated(mixed, 49) ^ _rotated(mixed, 24)
-        mixed *= np.uint64(0x9FB21C651E98DF25)
-        mixed ^= (mixed >> np.uint64(35)) + np.uint64(8)
-        mixed *= np.uint64(0x9FB21C651E98DF25)
-        out[start : start + _BLOCK] = mixed ^ (mixed >> np.uint64(28))
-    return out
-
-
-def _rotated(words: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
-    return (words << np.uint64(bits)) | (words >> np.uint64(64 - bits))
 
 
 def splitmix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -152,15 +123,4 @@ def hash_rows(keys: NDArray[np.uint64], rows: int, vocabulary: str, lookup: int 
     if rows < 1:
         raise ValueError(f"rows must be at least 1, found {rows}")
     hashed = splitmix64(keys ^ np.uint64(salt(vocabulary, lookup)))
-    return _multiply_high(hashed, rows).astype(np.int64)
-
-
-def _multiply_high(words: NDArray[np.uint64], factor: int) -> NDArray[np.uint64]:
-    """Upper 64 bits of the 128-bit products, by halves."""
-    half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
-    factor_high, factor_low = np.uint64(factor >> 32), np.uint64(factor & 0xFFFFFFFF)
-    high, low = words >> half, words & mask
-    carry = high * factor_low + ((low * factor_low) >> half)
-    middle = low * factor_high + (carry & mask)
-    upper: NDArray[np.uint64] = high * factor_high + (carry >> half) + (middle >> half)
-    return upper
+    return multiply_high(hashed, np.uint64(rows)).astype(np.int64)

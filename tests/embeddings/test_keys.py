@@ -72,6 +72,17 @@ def test_many_integers_over_several_blocks() -> None:
     assert keys_of(pl.Series(values), "int64").tolist() == expected
 
 
+def test_strings_of_every_length_match_the_reference_implementation() -> None:
+    rng = np.random.default_rng(2)
+    texts = ["".join(map(chr, rng.integers(1, 128, length))) for length in [*range(300), *range(300)]]
+    order = rng.permutation(len(texts))
+    values = [texts[i] for i in order]
+    expected = [xxhash.xxh3_64_intdigest(value.encode()) for value in values]
+    assert keys_of(pl.Series(values), "string").tolist() == expected
+    sliced = pl.Series(values)[17:400]
+    assert keys_of(sliced, "string").tolist() == expected[17:400]
+
+
 @given(st.lists(st.none() | st.text(), max_size=50))
 def test_strings_match_the_reference_implementation(values: list[str | None]) -> None:
     expected = [0 if value is None else xxhash.xxh3_64_intdigest(value.encode()) for value in values]
