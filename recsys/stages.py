@@ -20,6 +20,7 @@ import polars as pl
 
 from recsys import ranks
 from recsys.config import FilesSplit, RunConfig
+from recsys.doctor import require_training
 from recsys.errors import DataError
 from recsys.progress import say
 from recsys.stage import (
@@ -221,7 +222,7 @@ def _rank(place: Place) -> Made:
         keep=place.config.rank.keep,
         output=place.folder("rank"),
     )
-    return Made()
+    return Made(place.parts.rows("train"))
 
 
 # --- prepare -------------------------------------------------------------------------------------
@@ -311,6 +312,7 @@ def train_here(place: Place, *, resume: bool) -> Made:
 
 
 def _train(place: Place) -> Made:
+    require_training()
     folder = place.folder("train")
     wanted = STAGES["train"].wanted(place)
     resume = _resumable(folder, wanted) if place.resume is None else place.resume
@@ -336,6 +338,7 @@ def _evaluate_settings(place: Place) -> dict[str, Any]:
 
 
 def _evaluate(place: Place) -> Made:
+    require_training()
     from recsys.evaluation import evaluate
     from recsys.training.loaded import score_dataset
 
@@ -372,6 +375,7 @@ def _export_settings(place: Place) -> dict[str, Any]:
 
 
 def _export(place: Place) -> Made:
+    require_training()
     from recsys.training.export import export
 
     settings = place.config.export
