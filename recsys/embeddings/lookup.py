@@ -36,6 +36,8 @@ class Source:
         Raises:
             PlanError: ids and rows do not fit together.
         """
+        if feature.name not in plan.features:
+            raise PlanError(f"feature {feature.name!r} is not in the plan; redo 'recsys plan'")
         name = plan.features[feature.name]
         vocabulary = plan.vocabularies[name]
         table_rows = plan.tables[vocabulary.table].rows
@@ -178,7 +180,7 @@ def numbers_of(
 
 def to_device(values: NDArray[np.int64] | NDArray[np.float32], device: torch.device) -> Tensor:
     """A tensor of an array; to a GPU through pinned memory, without waiting for the copy."""
-    tensor = torch.from_numpy(values)
+    tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 

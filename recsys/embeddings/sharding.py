@@ -55,6 +55,13 @@ def _silence(logger: str, phrase: str) -> None:
 for _logger, _phrase in _NOISE.items():
     _silence(_logger, _phrase)
 
+# torchrec calls two collectives by names that torch 2.13 calls old.
+warnings.filterwarnings(
+    "ignore",
+    message=r"`torch\.distributed\.(reduce_scatter_tensor|all_gather_into_tensor)` is deprecated",
+    category=FutureWarning,
+)
+
 # fbgemm's dense kernel brings its own autograd inside its CPU kernel. Torch warns of every operator
 # that registers none, unless it is told to pass through, as here.
 _FBGEMM: Any = torch.library.Library("fbgemm", "IMPL")  # type: ignore[no-untyped-call]
@@ -133,9 +140,8 @@ class ShardedTables(nn.Module):
         names = iter(f"k{i}" for i in range(sum(keys.values())))
         of_table = {table: [next(names) for _ in range(keys[table])] for table in tables}
         self._keys = [key for table in tables for key in of_table[table]]
-        self.widths = [shard.storage_dim for shard in self._shards for _ in range(keys[shard.name])]
-        """Stored width of each key, in the order of the keys."""
         self._sharded: Any = self._shard(of_table, device, group)
+        self._accumulators = self._find_accumulators()
         self._places = torch.arange(1, dtype=torch.int64, device=device)
         self._ones = torch.ones(0, dtype=torch.int64, device=device)
 
@@ -215,7 +221,7 @@ class ShardedTables(nn.Module):
         return self._sharded(features)
 
     def wait(self, lookup: Any) -> Tensor:
-        """Vectors of a lookup, float32 ``[stride, sum(widths)]``."""
+        """Vectors of a lookup, float32 ``[stride, sum of the keys' stored widths]``."""
         vectors: Tensor = lookup.values()
         return vectors
 
@@ -225,12 +231,20 @@ class ShardedTables(nn.Module):
         return weight
 
     def accumulator(self, table: str) -> Tensor:
-        """Row-wise Adagrad's sum of mean squares of a fused table, ``[block]``, a view."""
-        number = self._numbers[table]
+        """Row-wise Adagrad's sum of mean squares of a fused table, ``[block]``: a view of the kernel's.
+
+        Means are over the stored width.
+        """
+        return self._accumulators[table]
+
+    def _find_accumulators(self) -> dict[str, Tensor]:
+        if self._path == "dense":
+            return {}
         state = self._sharded.fused_optimizer.state_dict()["state"]
-        sharded = state[f"embedding_bags.{number}.weight"][f"{number}.momentum1"]
-        local: Tensor = sharded.local_shards()[0].tensor
-        return local
+        return {
+            table: state[f"embedding_bags.{number}.weight"][f"{number}.momentum1"].local_shards()[0].tensor
+            for table, number in self._numbers.items()
+        }
 
     def set_lr(self, scale: float) -> None:
         """Multiply the fused path's first learning rate; no effect on the dense path."""

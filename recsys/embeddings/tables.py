@@ -74,7 +74,12 @@ class Tables(nn.Module):
         self._mesh = DeviceMesh.from_group(self._group, self.device.type)
         self._features = tuple(features)
         self._numerics = [feature.name for feature in features if feature.kind == "numeric"]
-        used = {plan.table_of(feature.name) for feature in features if feature.vocabulary is not None}
+        sources = [
+            Source.of(feature, plan, row_maps or {})
+            for feature in features
+            if feature.vocabulary is not None
+        ]
+        used = {source.table for source in sources}
         self._shards = {
             name: TableShard.of(
                 name, table.rows, table.dim, table.path, self.device, self._rank, self._world
@@ -82,17 +87,14 @@ class Tables(nn.Module):
             for name, table in plan.tables.items()
             if name in used
         }
-        self._build(plan, row_maps or {}, fused_lr)
+        self._build(sources, fused_lr)
         self._draw(seed, init_std)
 
-    def _build(
-        self, plan: Plan, row_maps: Mapping[str, NDArray[np.int64] | Tensor], fused_lr: float
-    ) -> None:
+    def _build(self, sources: Sequence[Source], fused_lr: float) -> None:
         """Deal tables into collections: one per table with lists, one per kernel of the others."""
         users: dict[str, list[Source]] = {name: [] for name in self._shards}
-        for feature in self._features:
-            if feature.vocabulary is not None:
-                users[plan.table_of(feature.name)].append(Source.of(feature, plan, row_maps))
+        for source in sources:
+            users[source.table].append(source)
         dealt: dict[tuple[bool, str], list[str]] = {}
         for name, shard in self._shards.items():
             ragged = any(source.feature.kind != "categorical" for source in users[name])

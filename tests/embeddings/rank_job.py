@@ -104,7 +104,6 @@ class Learner:
 def quiet_dcp() -> None:
     """torch.distributed.checkpoint warns about its own internals."""
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.distributed")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
 def work(folder: Path, cases: Mapping[str, Case]) -> None:
@@ -130,7 +129,7 @@ def work(folder: Path, cases: Mapping[str, Case]) -> None:
 
 def job(rank: int, world: int, folder: Path, cases: Mapping[str, Case]) -> None:
     """One process of several; they meet through a file."""
-    warnings.simplefilter("error")
+    warnings.simplefilter("error", append=True)
     quiet_dcp()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)

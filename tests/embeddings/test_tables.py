@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.embeddings.tables import Tables
-from recsys.errors import DataError, PlanError
+from recsys.errors import CheckpointError, DataError, PlanError
 from recsys.training.distributed import distributed
 from tests.embeddings.table_cases import (
     FEATURES,
@@ -213,6 +213,9 @@ def test_plans_that_do_not_fit_are_refused() -> None:
         make_tables(plan, row_maps={"site": ROW_MAPS["site"][:39]})
     with pytest.raises(PlanError, match=r"found 40 rows within \[3, 13\]"):
         make_tables(plan, row_maps={"site": ROW_MAPS["site"] + 1})
+    fewer = {name: vocabulary for name, vocabulary in plan.features.items() if name != "day"}
+    with pytest.raises(PlanError, match="feature 'day' is not in the plan"):
+        make_tables(plan.model_copy(update={"features": fewer}))
     small = plan.tables | {"day": plan.tables["day"].model_copy(update={"rows": SIZES["day"] - 1})}
     with pytest.raises(PlanError, match="'day' has 7 ids, its table 'day' only 6 rows"):
         make_tables(plan.model_copy(update={"tables": small}))
@@ -242,3 +245,56 @@ def test_features_of_a_kind_alone() -> None:
     history = [feature for feature in FEATURES if feature.name == "history"]
     batch = replace(make_batch(4), numerics={})
     assert list(Tables(plan, history)(batch).sequences) == ["history"]
+
+
+def test_arrays_that_cannot_be_written_to_are_read() -> None:
+    tables = make_tables(make_plan("dense"))
+    batch = replace(make_batch(4), weight=np.ones(4, np.float32))
+    before = tables(batch).fields["item"]
+    arrays = [
+        batch.label,
+        batch.weight,
+        *batch.ids.values(),
+        *batch.lengths.values(),
+        *batch.numerics.values(),
+    ]
+    for array in arrays:
+        assert array is not None
+        array.flags.writeable = False
+    prepared = tables.prepare(batch)
+    assert prepared.weight is not None
+    assert torch.equal(tables(prepared).fields["item"], before)
+    assert (prepared.index, prepared.global_rows, prepared.rows) == (0, 4, 4)
+
+
+def test_a_state_can_be_copied_into_other_tables() -> None:
+    plan = make_plan(MIXED, 10)
+    tables, other = make_tables(plan), make_tables(plan, seed=8)
+    loss_of(tables(make_batch(9)), 9).backward()
+    assert not np.array_equal(tables.table("site"), other.table("site"))
+    other.load_state(tables.state())
+    for name in plan.tables:
+        np.testing.assert_array_equal(tables.table(name), other.table(name))
+    for key, value in tables.state().items():
+        assert torch.equal(value.to_local(), other.state()[key].to_local())
+    assert set(tables.state()) == {f"{name}.weight" for name in plan.tables} | {
+        "item.id.accumulator",
+        "site.accumulator",
+    }
+    with pytest.raises(CheckpointError, match=r"expected \['day.weight', .* found \['day.accumulator'"):
+        other.load_state(make_tables(make_plan("fused", 10)).state())
+    with pytest.raises(
+        CheckpointError, match=r"table day.weight: expected shape \(7, 10\), found \(7, 8\)"
+    ):
+        other.load_state(make_tables(make_plan(MIXED, 8)).state())
+
+
+def test_tables_need_a_process_group() -> None:
+    torch.distributed.destroy_process_group()
+    try:
+        with pytest.raises(RuntimeError, match="no process group"):
+            make_tables(make_plan("dense"))
+    finally:
+        torch.distributed.init_process_group(
+            "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+        )
