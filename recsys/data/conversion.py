@@ -60,7 +60,8 @@ def _types(path: Path, _state: Fingerprint) -> dict[str, pl.DataType]:
             if twice and twice[1] in types:
                 raise DataError(f"{path}: column {twice[1]!r} stands twice in the header; rename one")
         text = [name for name, dtype in types.items() if dtype == pl.String]
-        filled = frame.select(pl.col(text).count()).collect(engine="streaming").row(0, named=True)
+        counted = frame.select(pl.len().alias(""), *(pl.col(name).count() for name in text))
+        filled = counted.collect(engine="streaming").row(0, named=True)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(path, error) from error
     return {name: pl.Null() if filled.get(name) == 0 else dtype for name, dtype in types.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -45,7 +46,7 @@ def find_files(data: str | Path | Iterable[str | Path], root: Path | None = None
     if len(formats) > 1:
         listed = ", ".join(str(next(p for p in found if format_of(p) == kind)) for kind in sorted(formats))
         raise DataError(f"Parquet and CSV files are mixed ({listed}); name one kind, e.g. '*.parquet'")
-    return sorted(found, key=lambda path: path.parts)
+    return sorted(found, key=lambda path: Path(os.path.normpath(path.absolute())).parts)
 
 
 def format_of(path: Path) -> Format:

@@ -242,6 +242,19 @@ def test_csv_types_are_found_over_all_rows_of_all_files(tmp_path: Path) -> None:
     assert [file.name for file in source.files] == ["1.csv", "2.csv.gz"]
 
 
+def test_csv_files_in_partitions_under_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "we ird#%20?[x]~" / "log"
+    for day in ("1", "2"):
+        (folder / f"dt={day}").mkdir(parents=True)
+        (folder / f"dt={day}" / "f.csv").write_text(f"a\n{day}\n")
+    monkeypatch.chdir(folder)
+    expected = [(1, "1"), (2, "2")]
+    for spec in (".", "dt=*/f.csv", "../log/**/*.csv", ["../log/dt=2/f.csv", "dt=1/f.csv"], folder):
+        assert rows(open_source(spec)).rows() == expected
+    monkeypatch.chdir(folder / "dt=2")
+    assert rows(open_source("f.csv")).rows() == [(2, "2")]
+
+
 def test_one_late_value_makes_a_csv_column_text(tmp_path: Path) -> None:
     lines = "".join(f"{number}\n" for number in range(20_000))
     (tmp_path / "log.csv").write_text(f"a\n{lines}x\n")
