@@ -19,6 +19,7 @@ TOP_VALUES = 20
 """Of longer columns, strings keep this many most frequent values and one slice of all others."""
 QUANTILE_BINS = 10
 """Numbers and times with more than ``MOST_VALUES`` values are cut into this many bins."""
+_FIRST_ROWS = 10_000
 MISSING, OTHER = "(missing)", "(other)"
 
 SCHEMA = {
@@ -71,11 +72,14 @@ def cut(series: pl.Series, name: str) -> Cut:
         series = series.cast(pl.String)
     elif isinstance(dtype, pl.Datetime) and (series == series.dt.truncate("1d")).all():
         series = series.cast(pl.Date)
-    counts = series.drop_nulls().rename("value").value_counts(name="rows")
-    if len(counts) > MOST_VALUES and (series.dtype.is_numeric() or series.dtype.is_temporal()):
+    by_size = series.dtype.is_numeric() or series.dtype.is_temporal()
+    # The first rows often settle it, and spare a count of millions of distinct numbers.
+    if by_size and series.head(_FIRST_ROWS).drop_nulls().n_unique() > MOST_VALUES:
         code, values = _by_quantile(series)
     else:
-        code, values = _by_value(series, counts)
+        counts = series.drop_nulls().rename("value").value_counts(name="rows")
+        many = by_size and len(counts) > MOST_VALUES
+        code, values = _by_quantile(series) if many else _by_value(series, counts)
     if series.null_count():
         code[series.is_null().to_numpy()] = len(values)
         values.append(MISSING)

@@ -25,7 +25,7 @@ def scored_log(rows: int = 4000) -> pl.DataFrame:
         {
             "label": (generator.random(rows) < score).astype(np.int8),
             "score": score,
-            "user": [f"u{value}" for value in generator.integers(0, 300, rows)],
+            "user": [f"u{value}" if value else None for value in generator.integers(0, 300, rows)],
             "importance": generator.random(rows),
             "age": pl.Series([None if value == 18 else int(value) for value in age]),
             "day": [f"2026-01-{value:02d}" for value in generator.integers(1, 4, rows)],
@@ -221,6 +221,8 @@ def test_cut_numbers_and_times_by_quantile() -> None:
     assert len(piece.values) == QUANTILE_BINS + 1
     assert (piece.values[0], piece.values[-2], piece.values[-1]) == ("0 … 99", "900 … 999", MISSING)
     assert np.bincount(piece.code).tolist() == [100] * QUANTILE_BINS + [1]
+    late = cut(pl.Series([0] * 20_000 + list(range(60))), "level")
+    assert len(late.values) < MOST_VALUES
     skewed = cut(pl.Series([0] * 900 + list(range(1, 101))), "clicks")
     assert skewed.values == ["0", "1 … 100"]
     first = datetime.date(2026, 1, 1)
