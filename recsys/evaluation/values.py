@@ -113,7 +113,9 @@ def as_groups(values: Any, origin: Origin = Origin("group")) -> GroupKeys:
         key = whole.fill_null(0).to_numpy().view(np.uint64)
         return GroupKeys(key, tag)
     # Two seeds, two hashes that agree only by chance.
-    hashed = (series.hash(seed=1).to_numpy() >> HASH_SHIFT).astype(np.uint32) << np.uint32(17)
+    hashed = np.empty(len(series), np.uint32)
+    np.right_shift(series.hash(seed=1).to_numpy(), HASH_SHIFT, out=hashed, casting="unsafe")
+    hashed <<= np.uint32(17)
     return GroupKeys(series.hash(seed=2).to_numpy(), hashed if tag is None else hashed | tag)
 
 
