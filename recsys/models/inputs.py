@@ -38,6 +38,8 @@ class SequenceLayout:
     dim: int
     candidate: str | None
     """Field that shares the sequence's vocabulary, the one attention is paid to; None: no such field."""
+    aligned_with: str | None = None
+    """Another sequence with the same lengths, element for element: they are one history."""
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,19 @@ class Layout:
     """Field name → width D."""
     numerics: tuple[str, ...] = ()
     sequences: dict[str, SequenceLayout] = field(default_factory=dict)
+
+    def aligned_root(self, name: str) -> str:
+        """The sequence that a sequence's alignment leads to; itself where it is aligned with none.
+
+        >>> shops = SequenceLayout(4, None, aligned_with="items")
+        >>> layout = Layout({}, (), {"items": SequenceLayout(8, None), "shops": shops})
+        >>> layout.aligned_root("shops"), layout.aligned_root("items")
+        ('items', 'items')
+        """
+        seen = {name}
+        while (other := self.sequences[name].aligned_with) is not None and other in self.sequences:
+            if other in seen:  # two that name each other
+                return min(seen)
+            seen.add(other)
+            name = other
+        return name

@@ -1,0 +1,130 @@
+"""AutoInt and AutoInt+: self-attention over the fields, alone or beside a multilayer perceptron."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from recsys.models.fields import FieldVectors, concatenated
+from recsys.models.initialise import initialise
+from recsys.models.inputs import Inputs, Layout
+from recsys.models.interacting import InteractingLayers, Residual
+from recsys.models.linear import Linear
+from recsys.models.mlp import MLP, Head
+from recsys.models.options import Activation, ModelConfig
+
+
+class AutoIntConfig(ModelConfig):
+    """Options of ``autoint``.
+
+    BARS's ``attention_dim`` is ``heads * head_dim`` here.
+    """
+
+    layers: int = Field(default=3, ge=1)
+    """Number of interacting layers."""
+    heads: int = Field(default=2, ge=1)
+    """Attention heads of each layer."""
+    head_dim: int = Field(default=32, ge=1)
+    """Width of each head; a layer's output is ``heads * head_dim`` wide."""
+    residual: Residual = "projected"
+    """``projected``: each layer adds its input times a matrix (the paper); ``identity``: the input
+    itself where it has the layer's width already (BARS); ``none``."""
+    scale: bool = False
+    """Divide attention scores by the square root of ``head_dim``."""
+    layer_norm: bool = False
+    """Layer normalisation before each layer's ReLU."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of dropping an attention weight in training."""
+    numeric_dim: int | None = Field(default=None, ge=1)
+    """Width of embedded numbers; default: the commonest width of the other features."""
+
+
+class AutoIntPlusConfig(AutoIntConfig):
+    """Options of ``autoint_plus``: those of ``autoint``, and of the perceptron."""
+
+    hidden: tuple[int, ...] = (400, 400)
+    """Width of each hidden layer of the perceptron."""
+    activation: Activation = "relu"
+    """``relu`` or ``dice``, in the perceptron."""
+    batch_norm: bool = True
+    """Batch normalisation before each activation of the perceptron."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of dropping an activation of the perceptron in training."""
+
+
+class AutoInt(nn.Module):
+    """AutoInt (Song et al. 2019): interacting layers over the field vectors, then one logit.
+
+    Vectors of differing widths are first projected to the commonest one.
+
+    Args:
+        config: options.
+        layout: shape of the inputs.
+        generator: first values are drawn from it.
+    """
+
+    Config: type[ModelConfig] = AutoIntConfig
+
+    def __init__(self, config: AutoIntConfig, layout: Layout, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.vectors = FieldVectors(layout, numeric_dim=config.numeric_dim)
+        self.attention = FieldAttention(config, self.vectors.widths)
+        self.mlp: MLP | None = None
+        if isinstance(config, AutoIntPlusConfig):
+            self.mlp = MLP(
+                sum(self.vectors.widths),
+                config.hidden,
+                activation=config.activation,
+                batch_norm=config.batch_norm,
+                dropout=config.dropout,
+            )
+            self.mlp_head = Head(self.mlp.outputs)
+        initialise(self, generator)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits ``[B]``."""
+        vectors = self.vectors(inputs)
+        logits: Tensor = self.attention(vectors)
+        if self.mlp is not None:
+            logits = logits + self.mlp_head(self.mlp(concatenated(vectors)))
+        return logits
+
+
+class AutoIntPlus(AutoInt):
+    """AutoInt+ (Song et al. 2019, section 5.4): the logits of AutoInt and of a perceptron, summed."""
+
+    Config = AutoIntPlusConfig
+
+
+class FieldAttention(nn.Module):
+    """Interacting layers over M vectors per row, and a logit from all their outputs."""
+
+    def __init__(self, config: AutoIntConfig, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        common = Counter(widths).most_common(1)[0][0]
+        self.projections = nn.ModuleDict(
+            {str(index): Linear(width, common) for index, width in enumerate(widths) if width != common}
+        )
+        self.layers = InteractingLayers(
+            common,
+            config.layers,
+            config.heads,
+            config.head_dim,
+            residual=config.residual,
+            scale=config.scale,
+            layer_norm=config.layer_norm,
+            dropout=config.attention_dropout,
+        )
+        self.head = Head(len(widths) * self.layers.outputs)
+
+    def forward(self, vectors: list[Tensor]) -> Tensor:
+        """M tensors ``[B, width]`` to logits ``[B]``."""
+        even = [
+            self.projections[str(index)](vector) if str(index) in self.projections else vector
+            for index, vector in enumerate(vectors)
+        ]
+        logits: Tensor = self.head(self.layers(torch.stack(even, 1)).flatten(1))
+        return logits

@@ -1,0 +1,112 @@
+"""DIN: the history pooled by how much each event matters for the candidate."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from recsys.models.activation_unit import ActivationUnit
+from recsys.models.fields import FieldVectors
+from recsys.models.initialise import initialise
+from recsys.models.inputs import Inputs, Layout
+from recsys.models.mlp import MLP, Head
+from recsys.models.options import Activation, ModelConfig
+
+
+class DINConfig(ModelConfig):
+    """Options of ``din``."""
+
+    pooling: Literal["attention", "mean"] = "attention"
+    """``mean`` pools histories to their mean instead: the same model with its attention off."""
+    attention_hidden: tuple[int, ...] = (64, 32)
+    """Width of each hidden layer of the activation unit."""
+    attention_activation: Activation = "dice"
+    """``dice`` or ``relu``, in the activation unit."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of dropping an activation of the activation unit in training."""
+    softmax: bool = False
+    """Normalise the weights of a history to sum to 1. Off as in the paper, where their sum tells
+    how strong the interest is."""
+    hidden: tuple[int, ...] = (200, 80)
+    """Width of each hidden layer of the perceptron."""
+    activation: Activation = "dice"
+    """``dice`` or ``relu``, in the perceptron."""
+    batch_norm: bool = False
+    """Batch normalisation before each activation of the perceptron."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of dropping an activation of the perceptron in training."""
+    numeric_dim: int | None = Field(default=None, ge=1)
+    """Width of embedded numbers; default: the commonest width of the other features."""
+
+
+class DIN(nn.Module):
+    """Deep interest network (Zhou et al. 2018, section 4).
+
+    Attention is paid to a sequence's candidate, the field that shares its vocabulary. Aligned
+    sequences with candidates (items and their categories) are one history, their vectors side by
+    side. Sequences without a candidate are pooled to their mean.
+
+    Args:
+        config: options.
+        layout: shape of the inputs.
+        generator: first values are drawn from it.
+    """
+
+    Config = DINConfig
+
+    def __init__(self, config: DINConfig, layout: Layout, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.histories = histories(layout) if config.pooling == "attention" else ()
+        attended = {name for history in self.histories for name in history}
+        self.candidates = {name: sequence.candidate for name, sequence in layout.sequences.items()}
+        self.vectors = FieldVectors(
+            layout,
+            sequences=tuple(name for name in layout.sequences if name not in attended),
+            numeric_dim=config.numeric_dim,
+        )
+        widths = [sum(layout.sequences[name].dim for name in history) for history in self.histories]
+        self.units = nn.ModuleList(
+            ActivationUnit(
+                width,
+                config.attention_hidden,
+                activation=config.attention_activation,
+                dropout=config.attention_dropout,
+                softmax=config.softmax,
+            )
+            for width in widths
+        )
+        self.mlp = MLP(
+            sum(self.vectors.widths) + sum(widths),
+            config.hidden,
+            activation=config.activation,
+            batch_norm=config.batch_norm,
+            dropout=config.dropout,
+        )
+        self.head = Head(self.mlp.outputs)
+        initialise(self, generator)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits ``[B]``."""
+        vectors = self.vectors(inputs)
+        for history, unit in zip(self.histories, self.units, strict=True):
+            keys = _beside([inputs.sequences[name] for name in history])
+            query = _beside([inputs.fields[str(self.candidates[name])] for name in history])
+            vectors.append(unit(query, keys, inputs.lengths[history[0]]))
+        logits: Tensor = self.head(self.mlp(_beside(vectors)))
+        return logits
+
+
+def histories(layout: Layout) -> tuple[tuple[str, ...], ...]:
+    """Sequences with a candidate, those aligned with each other together."""
+    groups: dict[str, list[str]] = {}
+    for name, sequence in layout.sequences.items():
+        if sequence.candidate is not None:
+            groups.setdefault(layout.aligned_root(name), []).append(name)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def _beside(tensors: list[Tensor]) -> Tensor:
+    return torch.cat(tensors, -1) if len(tensors) > 1 else tensors[0]

@@ -1,0 +1,67 @@
+"""Every input as one vector per row: what all models but DIN's attention start from."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+
+from recsys.models.inputs import Inputs, Layout
+from recsys.models.numeric import NumericVectors
+
+_NUMERIC_DIM = 16
+
+
+class FieldVectors(nn.Module):
+    """Categorical and multi-valued fields, embedded numbers, and sequences pooled to their mean.
+
+    Args:
+        layout: shape of the inputs.
+        sequences: which sequences to pool; default: all.
+        numeric_dim: width of embedded numbers; default: the commonest width of the others, or 16.
+
+    Raises ValueError for a layout without any feature.
+    """
+
+    def __init__(
+        self, layout: Layout, *, sequences: tuple[str, ...] | None = None, numeric_dim: int | None = None
+    ) -> None:
+        super().__init__()
+        if not (layout.fields or layout.numerics or layout.sequences):
+            raise ValueError("a model needs at least one feature; the layout has none")
+        self._fields = tuple(layout.fields)
+        self._sequences = tuple(layout.sequences) if sequences is None else sequences
+        widths = [*layout.fields.values(), *(sequence.dim for sequence in layout.sequences.values())]
+        common = Counter(widths).most_common(1)[0][0] if widths else _NUMERIC_DIM
+        dim = numeric_dim or common
+        self.numerics = NumericVectors(layout.numerics, dim) if layout.numerics else None
+        self.widths: tuple[int, ...] = (
+            *layout.fields.values(),
+            *(dim for _ in layout.numerics),
+            *(layout.sequences[name].dim for name in self._sequences),
+        )
+        """Width of each vector, in the order of ``forward``."""
+
+    def forward(self, inputs: Inputs) -> list[Tensor]:
+        """One ``[B, width]`` per field, number and pooled sequence, in this order."""
+        vectors = [inputs.fields[name] for name in self._fields]
+        if self.numerics is not None:
+            vectors.extend(self.numerics(inputs).unbind(1))
+        vectors.extend(
+            mean_pooled(inputs.sequences[name], inputs.lengths[name]) for name in self._sequences
+        )
+        return vectors
+
+
+def mean_pooled(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """Mean ``[B, D]`` over the first ``lengths [B]`` elements of ``[B, H, D]``; zeros for none.
+
+    Relies on padding being zeros.
+    """
+    return sequence.sum(1) / lengths.clamp(min=1).to(sequence.dtype).unsqueeze(1)
+
+
+def concatenated(vectors: list[Tensor]) -> Tensor:
+    """``[B, sum of widths]``."""
+    return torch.cat(vectors, 1) if len(vectors) > 1 else vectors[0]

@@ -1,0 +1,171 @@
+"""AutoInt's interacting layers: self-attention over the fields of a row."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.models.dropout import Dropout
+from recsys.models.initialise import xavier_normal
+from recsys.models.interacting_blocks import LayerTensors, interact_in_blocks
+from recsys.models.linear import Precision, product
+
+Residual = Literal["projected", "identity", "none"]
+
+
+class InteractingLayer(nn.Module):
+    """One interacting layer (AutoInt, Song et al. 2019, eq. 5 to 8).
+
+    Per head, ``softmax(Q K^T) V`` over the fields; heads side by side, plus the residual, then layer
+    norm if asked for, then ReLU. No biases. The projections to Q, K, V and the projected residual
+    are one matrix.
+
+    Args:
+        inputs: width of the field vectors.
+        heads: number of heads.
+        head_dim: width of each head.
+        residual: see :class:`InteractingLayers`.
+        scale: divide scores by the square root of ``head_dim``.
+        layer_norm: normalise before the ReLU.
+        dropout: of attention weights.
+    """
+
+    precision: Precision = "fp32"
+
+    def __init__(
+        self,
+        inputs: int,
+        heads: int,
+        head_dim: int,
+        *,
+        residual: Residual,
+        scale: bool,
+        layer_norm: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.heads, self.outputs = heads, heads * head_dim
+        self.projected = residual == "projected" or (residual == "identity" and inputs != self.outputs)
+        self.identity = residual == "identity" and not self.projected
+        self.factor = 1 / math.sqrt(head_dim) if scale else 1.0
+        self.projection = nn.Parameter(torch.empty((4 if self.projected else 3) * self.outputs, inputs))
+        self.norm = nn.LayerNorm(self.outputs) if layer_norm else None
+        self.dropout = Dropout(dropout) if dropout else None
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw queries, keys, values and residual as matrices of their own."""
+        for part in self.projection.chunk(self.projection.shape[0] // self.outputs):
+            xavier_normal(part, generator)
+
+    def tensors(self, rows: int, fields: int) -> LayerTensors:
+        """What the blockwise computation needs; draws the dropout of ``rows`` rows."""
+        keep, rescale = None, 1.0
+        if self.dropout is not None and self.dropout.active:
+            shape = (rows, self.heads, fields, fields)
+            keep, rescale = self.dropout.keep(shape, self.projection.device), self.dropout.scale
+        return LayerTensors(
+            projection=self._scaled_projection(),
+            norm_weight=None if self.norm is None else self.norm.weight,
+            norm_bias=None if self.norm is None else self.norm.bias,
+            keep=keep,
+            rescale=rescale,
+            identity=self.identity,
+        )
+
+    def _scaled_projection(self) -> Tensor:
+        """The projection with the scores' scale moved into the queries."""
+        if self.factor == 1.0:
+            return self.projection
+        queries, others = self.projection.tensor_split([self.outputs])
+        return torch.cat([queries * self.factor, others])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, M, inputs]`` to ``[B, M, outputs]``, in one piece."""
+        heads = (self.heads, self.outputs // self.heads)
+        together = product(x, self._scaled_projection(), None, self.precision)
+        parts = torch.chunk(together, 4 if self.projected else 3, -1)
+        query, key, value = (part.reshape(*x.shape[:2], *heads).transpose(1, 2) for part in parts[:3])
+        if self.precision == "bf16" and not torch.compiler.is_exporting():
+            query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
+        weights = torch.softmax((query @ key.transpose(2, 3)).to(x.dtype), -1)
+        if self.dropout is not None:
+            weights = self.dropout(weights)
+        mixed = (weights.to(value.dtype) @ value).to(x.dtype)
+        mixed = mixed.transpose(1, 2).reshape(*x.shape[:2], self.outputs)
+        if self.projected:
+            mixed = mixed + parts[3]
+        elif self.identity:
+            mixed = mixed + x
+        if self.norm is not None:
+            mixed = self.norm(mixed)
+        return functional.relu(mixed)
+
+
+class InteractingLayers(nn.Module):
+    """A stack of interacting layers.
+
+    On CPU it runs over blocks of rows that stay in the cache, and backward computes each block's
+    attention again; elsewhere, and when exported, layer by layer.
+
+    Args:
+        inputs: width of the field vectors.
+        layers: how many.
+        residual: ``projected``: each layer adds its input times a matrix, as in the paper;
+            ``identity``: adds the input itself where it already has the layer's width (BARS);
+            ``none``.
+
+    The other arguments are those of :class:`InteractingLayer`.
+
+    >>> stack = InteractingLayers(16, 3, 2, 32)
+    >>> stack.outputs
+    64
+    """
+
+    precision: Precision = "fp32"
+
+    def __init__(
+        self,
+        inputs: int,
+        layers: int,
+        heads: int,
+        head_dim: int,
+        *,
+        residual: Residual = "projected",
+        scale: bool = False,
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.outputs = heads * head_dim
+        self.heads = heads
+        self.layers = nn.ModuleList(
+            InteractingLayer(
+                inputs if layer == 0 else self.outputs,
+                heads,
+                head_dim,
+                residual=residual,
+                scale=scale,
+                layer_norm=layer_norm,
+                dropout=dropout,
+            )
+            for layer in range(layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, M, inputs]`` to ``[B, M, outputs]``."""
+        if x.device.type == "cpu" and not torch.compiler.is_exporting():
+            rows, fields = x.shape[:2]
+            layers = [layer.tensors(rows, fields) for layer in self._layers()]
+            return interact_in_blocks(
+                x, layers, heads=self.heads, width=self.outputs, precision=self.precision
+            )
+        for layer in self._layers():
+            x = layer(x)
+        return x
+
+    def _layers(self) -> list[InteractingLayer]:
+        return [layer for layer in self.layers if isinstance(layer, InteractingLayer)]

@@ -1,0 +1,273 @@
+"""AutoInt's interacting layers over blocks of rows, forward and backward.
+
+In one piece, [4096, 39, 16] through three layers streams gigabytes through memory. A block of rows
+that fits the cache runs through all layers at once. Of each layer only the output is kept; backward
+computes projections and attention weights of a block again while it is in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from recsys.models.linear import Precision, product, weight_gradient
+
+_BLOCK_BYTES = 12 << 20
+"""Working set of a block in backward; the fastest on a processor with 32 MiB of shared cache."""
+_NORM_EPS = 1e-5
+"""As in ``nn.LayerNorm``."""
+
+
+@dataclass(frozen=True)
+class LayerTensors:
+    """What one layer computes with; H heads, M fields, width W = H * head_dim."""
+
+    projection: Tensor
+    """``[3W, inputs]`` to queries, keys, values, or ``[4W, inputs]`` with the residual."""
+    norm_weight: Tensor | None
+    """``[W]`` of the layer norm."""
+    norm_bias: Tensor | None
+    """``[W]``."""
+    keep: Tensor | None
+    """bool ``[B, H, M, M]``: attention weights that dropout leaves."""
+    rescale: float
+    """What those are multiplied by."""
+    identity: bool
+    """Whether the layer adds its input."""
+
+    def rows(self, block: slice) -> LayerTensors:
+        """The same for some rows."""
+        return self if self.keep is None else replace(self, keep=self.keep[block])
+
+
+@dataclass(frozen=True)
+class _Settings:
+    heads: int
+    width: int
+    precision: Precision
+    rescale: tuple[float, ...]
+    identity: tuple[bool, ...]
+    differentiated: bool
+
+    def layers(self, tensors: Sequence[Any]) -> list[LayerTensors]:
+        """Undo the flattening of ``interact_in_blocks``."""
+        fours = (tensors[start : start + 4] for start in range(0, len(tensors), 4))
+        return [
+            LayerTensors(projection, weight, bias, keep, rescale, identity)
+            for (projection, weight, bias, keep), rescale, identity in zip(
+                fours, self.rescale, self.identity, strict=True
+            )
+        ]
+
+    @property
+    def columns(self) -> list[slice]:
+        """Columns of each head."""
+        step = self.width // self.heads
+        return [slice(start, start + step) for start in range(0, self.width, step)]
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Type of the operands of matrix products; None: as they come."""
+        return torch.bfloat16 if self.precision == "bf16" else None
+
+
+def interact_in_blocks(
+    x: Tensor, layers: Sequence[LayerTensors], *, heads: int, width: int, precision: Precision
+) -> Tensor:
+    """Interacting layers on ``x [B, M, inputs]``, to ``[B, M, width]``. Differentiable once."""
+    tensors: list[Tensor | None] = []
+    for layer in layers:
+        tensors += [layer.projection, layer.norm_weight, layer.norm_bias, layer.keep]
+    settings = _Settings(
+        heads=heads,
+        width=width,
+        precision=precision,
+        rescale=tuple(layer.rescale for layer in layers),
+        identity=tuple(layer.identity for layer in layers),
+        differentiated=torch.is_grad_enabled(),
+    )
+    result: Tensor = _Interact.apply(settings, x.contiguous(), *tensors)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Interact(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, settings: _Settings, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        layers = settings.layers(tensors)
+        rows, fields = x.shape[:2]
+        kept = layers if settings.differentiated else layers[-1:]
+        outputs = [x.new_empty(rows, fields, settings.width) for _ in kept]
+        for block in _blocks(rows, fields, settings.width):
+            value = x[block]
+            for index, layer in enumerate(layers):
+                place = index - len(layers) + len(outputs)
+                out = outputs[place][block] if place >= 0 else None
+                value = _forward(value, layer.rows(block), settings, out)
+        if settings.differentiated:
+            ctx.settings = settings
+            ctx.save_for_backward(x, *outputs, *tensors)
+        return outputs[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        settings: _Settings = ctx.settings
+        depth = len(settings.rescale)
+        values, tensors = ctx.saved_tensors[: depth + 1], ctx.saved_tensors[depth + 1 :]
+        layers = settings.layers(tensors)
+        flat = [None if t is None or t.dtype == torch.bool else torch.zeros_like(t) for t in tensors]
+        sums = settings.layers(flat)
+        turned = [layer.projection.t().contiguous() for layer in layers]
+        result = torch.empty_like(values[0])
+        for block in _blocks(*values[-1].shape):
+            flow = gradient[block]
+            for index in reversed(range(depth)):
+                x, y, layer = values[index][block], values[index + 1][block], layers[index].rows(block)
+                flow = _backward(flow, x, y, layer, turned[index], sums[index], settings)
+            result[block] = flow
+        return None, result, *flat
+
+
+def _forward(x: Tensor, layer: LayerTensors, settings: _Settings, out: Tensor | None) -> Tensor:
+    """One layer on a block ``[b, M, inputs]``, into ``out [b, M, W]`` where one is given."""
+    parts = _project(x, layer.projection, settings)
+    if out is None:
+        out = x.new_empty(*x.shape[:2], settings.width)
+    _mix(x, parts, _attention(parts, settings), layer, settings, out)
+    if layer.norm_weight is not None:
+        shape = [settings.width]
+        out.copy_(functional.layer_norm(out, shape, layer.norm_weight, layer.norm_bias, _NORM_EPS))
+    return out.relu_()
+
+
+def _backward(
+    flow: Tensor,
+    x: Tensor,
+    y: Tensor,
+    layer: LayerTensors,
+    turned: Tensor,
+    sums: LayerTensors,
+    settings: _Settings,
+) -> Tensor:
+    """Gradient of a layer's input from that of its output ``y``; its tensors' are added to ``sums``."""
+    flow = torch.ops.aten.threshold_backward(flow, y, 0)
+    normed = layer.norm_weight is not None
+    needed = layer.projection if normed else layer.projection[: 3 * settings.width]
+    parts = _project(x, needed, settings)
+    weights = _attention(parts, settings)
+    if normed:
+        before = torch.empty_like(y)
+        _mix(x, parts, weights, layer, settings, before)
+        flow = _through_norm(flow, before, layer, sums)
+    by_parts = _through_attention(flow, parts, weights, layer, settings).flatten(0, 1)
+    sums.projection.add_(weight_gradient(by_parts, x.flatten(0, 1).to(by_parts.dtype)))
+    result = product(by_parts, turned, None, settings.precision).view(x.shape)
+    return result.add_(flow) if layer.identity else result
+
+
+def _project(x: Tensor, projection: Tensor, settings: _Settings) -> Tensor:
+    """Queries, keys, values and perhaps residual, side by side: ``[b, M, 3W or 4W]``."""
+    if settings.dtype is not None:
+        return functional.linear(x.to(settings.dtype), projection.to(settings.dtype))
+    return product(x, projection)
+
+
+def _attention(parts: Tensor, settings: _Settings) -> list[Tensor]:
+    """Attention weights ``[b, M, M]`` of each head, before dropout.
+
+    Products are per head, on slices: as one batch over heads, the slices would have to be copied.
+    """
+    query, key, _ = _thirds(parts, settings)
+    return [
+        torch.softmax(torch.bmm(query[..., c], key[..., c].transpose(1, 2)), -1, dtype=_soft(parts))
+        for c in settings.columns
+    ]
+
+
+def _soft(parts: Tensor) -> torch.dtype:
+    """Type of attention weights: never below float32."""
+    return torch.float32 if parts.dtype == torch.bfloat16 else parts.dtype
+
+
+def _thirds(parts: Tensor, settings: _Settings) -> tuple[Tensor, Tensor, Tensor]:
+    width = settings.width
+    return parts[..., :width], parts[..., width : 2 * width], parts[..., 2 * width : 3 * width]
+
+
+def _mix(
+    x: Tensor,
+    parts: Tensor,
+    weights: list[Tensor],
+    layer: LayerTensors,
+    settings: _Settings,
+    out: Tensor,
+) -> None:
+    """Values weighted by attention, plus the residual, into ``out [b, M, W]``."""
+    value = _thirds(parts, settings)[2]
+    projected = parts.shape[-1] > 3 * settings.width
+    residual = parts[..., 3 * settings.width :] if projected else x if layer.identity else None
+    for head, columns in enumerate(settings.columns):
+        left = _dropped(weights[head], layer, head).to(parts.dtype)
+        mixed = torch.bmm(left, value[..., columns])
+        if residual is None:
+            out[..., columns] = mixed
+        else:
+            torch.add(mixed, residual[..., columns], out=out[..., columns])
+
+
+def _dropped(weights: Tensor, layer: LayerTensors, head: int) -> Tensor:
+    if layer.keep is None:
+        return weights
+    kept: Tensor = torch.ops.aten.native_dropout_backward(weights, layer.keep[:, head], layer.rescale)
+    return kept
+
+
+def _through_attention(
+    flow: Tensor, parts: Tensor, weights: list[Tensor], layer: LayerTensors, settings: _Settings
+) -> Tensor:
+    """Gradient of queries, keys, values and perhaps residual: ``[b, M, 3W or 4W]``."""
+    query, key, value = _thirds(parts, settings)
+    result = parts.new_empty(*parts.shape[:2], layer.projection.shape[0])
+    by_query, by_key, by_value = _thirds(result, settings)
+    if result.shape[-1] > 3 * settings.width:
+        result[..., 3 * settings.width :] = flow
+    flow = flow.to(parts.dtype)
+    for head, columns in enumerate(settings.columns):
+        kept = _dropped(weights[head], layer, head).to(parts.dtype)
+        by_value[..., columns] = torch.bmm(kept.transpose(1, 2), flow[..., columns])
+        by_weights = torch.bmm(flow[..., columns], value[..., columns].transpose(1, 2))
+        by_weights = _dropped(by_weights.to(weights[head].dtype), layer, head)
+        by_scores = torch.ops.aten._softmax_backward_data(by_weights, weights[head], -1, by_weights.dtype)
+        by_scores = by_scores.to(parts.dtype)
+        by_query[..., columns] = torch.bmm(by_scores, key[..., columns])
+        by_key[..., columns] = torch.bmm(by_scores.transpose(1, 2), query[..., columns])
+    return result
+
+
+def _through_norm(flow: Tensor, before: Tensor, layer: LayerTensors, sums: LayerTensors) -> Tensor:
+    """Gradient of the layer norm's input ``before``; adds its parameters' gradients to ``sums``."""
+    shape = [before.shape[-1]]
+    weight, bias = layer.norm_weight, layer.norm_bias
+    _, mean, inverse = torch.ops.aten.native_layer_norm(before, shape, weight, bias, _NORM_EPS)
+    result, by_weight, by_bias = torch.ops.aten.native_layer_norm_backward(
+        flow, before, shape, mean, inverse, weight, bias, [True, True, True]
+    )
+    assert sums.norm_weight is not None
+    assert sums.norm_bias is not None
+    sums.norm_weight.add_(by_weight)
+    sums.norm_bias.add_(by_bias)
+    return result  # type: ignore[no-any-return]
+
+
+def _blocks(rows: int, fields: int, width: int) -> Iterator[slice]:
+    """Slices of rows whose working set fits the cache; their sizes are multiples of 16."""
+    bytes_per_row = 4 * fields * (10 * width + 3 * fields)
+    step = min(512, max(16, _BLOCK_BYTES // bytes_per_row // 16 * 16))
+    for start in range(0, rows, step):
+        yield slice(start, min(rows, start + step))
