@@ -177,6 +177,20 @@ def why_redo(folder: Path, wanted: StageRecord) -> str | None:
     return None
 
 
+def require_ours(folder: Path, marker: str) -> None:
+    """Raise DataError rather than let a folder be replaced that holds other things than ``marker``'s stage.
+
+    A folder that is not there, is empty, or holds the file ``marker`` may be replaced.
+    """
+    if folder.is_file():
+        raise DataError(f"{folder}: expected a folder to write, found a file; name a new folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
+        raise DataError(
+            f"{folder}: holds files but no {marker}, so recsys did not write it and does not replace it; "
+            "name a new folder"
+        )
+
+
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` that replaces it when the block ends well.

@@ -23,7 +23,7 @@ from recsys.data.dataset import FIRST_ID, MISSING_ID, UNSEEN_ID, Dataset
 from recsys.embeddings.keys import hash_rows
 from recsys.embeddings.plan import Plan, TablePlan, UpdatePath, VocabularyMode, VocabularyPlan
 from recsys.errors import PlanError, did_you_mean
-from recsys.stage import StageRecord, fingerprints, settings_of, written_aside
+from recsys.stage import StageRecord, fingerprints, require_ours, settings_of, written_aside
 
 PLAN_FILE = "plan.json"
 VERSION = 1
@@ -89,6 +89,7 @@ def plan(
         features=features,
     )
     if output is not None:
+        require_ours(Path(output), PLAN_FILE)
         record = StageRecord(
             stage="plan",
             version=VERSION,

@@ -49,7 +49,7 @@ from recsys.features.rows import Reader, chunks
 from recsys.features.vocabulary import Vocabulary, readable
 from recsys.progress import Bar, progress
 from recsys.schema import Schema
-from recsys.stage import StageRecord, settings_of, written_aside
+from recsys.stage import StageRecord, require_ours, settings_of, written_aside
 
 VERSION = 1
 """Raised by hand when the same rows and settings give another dataset."""
@@ -81,7 +81,7 @@ def prepare(
     schema = _wanted(schema if isinstance(schema, Schema) else Schema.load(Path(schema)), keep)
     parts = split_source(split, data, root)
     output = Path(output)
-    _refuse_foreign(output, parts)
+    require_ours(output, MANIFEST_FILE)
     _check(parts, schema)
     total = parts.rows("train") + sum(parts.rows(part) for part in PARTS)
     with progress("prepare", total=total) as bar:
@@ -129,19 +129,6 @@ def _wanted(schema: Schema, keep: Sequence[str] | None) -> Schema:
         if role is not None and schema.columns[role].is_ragged:
             raise SchemaError(f"column {role!r} is a list; group and weight need one value per row")
     return share_lengths(schema)
-
-
-def _refuse_foreign(output: Path, parts: Parts) -> None:
-    """Raise ConfigError rather than replace a folder that holds something else than a dataset."""
-    if not output.exists():
-        return
-    target = output.resolve()
-    inside = any(target in file.resolve().parents or file.resolve() == target for file in parts.files)
-    strange = output.is_file() or (any(output.iterdir()) and not (output / MANIFEST_FILE).exists())
-    if inside or strange:
-        raise ConfigError(
-            f"{output}: exists and is no dataset; it would be replaced. Name another output folder"
-        )
 
 
 def _check(parts: Parts, schema: Schema) -> None:

@@ -15,7 +15,7 @@ from recsys.data.dataset import Dataset, DatasetManifest, Feature, VocabularyInf
 from recsys.embeddings.keys import hash_rows, keys_of
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.planner import describe, plan, row_maps, stage_settings, table_rows
-from recsys.errors import PlanError
+from recsys.errors import DataError, PlanError
 from recsys.schema import Column, Schema
 from recsys.stage import load_record
 
@@ -77,6 +77,8 @@ def test_without_a_budget_every_value_has_a_row(tmp_path: Path) -> None:
     assert record.stage == "plan"
     assert record.settings == stage_settings(PlanSettings(dense_below=64 * 100))
     assert list(record.inputs) == [str(tmp_path / "d" / "dataset.json")]
+    with pytest.raises(DataError, match=r"holds files but no plan\.json"):
+        plan(dataset, output=tmp_path / "d")
 
 
 def test_a_budget_cuts_the_largest_tables_at_one_cap(tmp_path: Path) -> None:
