@@ -6,13 +6,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recsys import ranks
 from recsys.config import RunConfig, load_config
+from recsys.doctor import require_training
 from recsys.errors import ConfigError, did_you_mean
 from recsys.progress import duration, progress, say
-from recsys.stage import StageRecord, is_edited, load_record, why_redo
+from recsys.results import report_of, write_report
+from recsys.stage import StageRecord, is_edited, load_record, settings_of, why_redo
 from recsys.stages import SCHEMA_FILE, STAGES, Place, Stage, train_here
+
+if TYPE_CHECKING:
+    from recsys.report.run_report import StageTime
 
 BY_HAND = "written by hand, kept"
 
@@ -44,6 +50,12 @@ class Finished:
     def folder(self) -> Path:
         """Folder of all outputs."""
         return self.config.folder
+
+    @property
+    def needs_report(self) -> bool:
+        """Whether the report does not show what the folders hold now."""
+        made = any(outcome.state == "made" for outcome in self.outcomes)
+        return made or not report_of(Place(self.config)).exists()
 
 
 def run(
@@ -79,12 +91,22 @@ def run(
     if ranks.rank() > 0:
         train_here(place, resume=ranks.await_call()["resume"])
         return Finished(place.config, ())
+    stages = _stages_until(until)
+    if STAGES["train"] in stages:
+        _check_model(place)
     outcomes = []
-    for stage in STAGES.values():
+    for stage in stages:
         outcomes.append(_do(stage, place, forced=stage.name in force))
-        if stage.name == until:
-            break
-    return Finished(place.config, tuple(outcomes))
+    finished = Finished(place.config, tuple(outcomes))
+    if STAGES["evaluate"] in stages and finished.needs_report:
+        write_report(place, [_time(outcome) for outcome in outcomes])
+    return finished
+
+
+def _time(outcome: Outcome) -> StageTime:
+    from recsys.report.run_report import StageTime
+
+    return StageTime(outcome.stage, outcome.seconds, outcome.rows_per_second, outcome.state)
 
 
 def _config(
@@ -108,6 +130,27 @@ def _config(
         output=None if output is None else Path(output),
         overrides=overrides,
     )
+
+
+def _stages_until(last: str | None) -> list[Stage]:
+    names = list(STAGES)
+    return [STAGES[name] for name in (names if last is None else names[: names.index(last) + 1])]
+
+
+def _check_model(place: Place) -> None:
+    """Refuse an unknown model or option before the stages that come first take their time.
+
+    Options that a finished training had are known to be good, and spare the import of torch.
+    """
+    from recsys.models import parse_options
+
+    model = place.config.model
+    record = load_record(place.folder("train"))
+    settings = settings_of({"model": model})
+    if record is not None and settings.items() <= record.settings.items():
+        return
+    require_training()
+    parse_options(model.name, model.options)
 
 
 def _do(stage: Stage, place: Place, *, forced: bool) -> Outcome:

@@ -350,6 +350,7 @@ def _evaluate(place: Place) -> Made:
     scored = rows.with_columns(
         pl.Series(SCORE, score_dataset(place.folder("train"), "test", place.dataset))
     )
+    folder = place.folder("evaluate")
     evaluation = evaluate(
         scored,
         label=roles.label or "",
@@ -357,8 +358,9 @@ def _evaluate(place: Place) -> Made:
         group=roles.group,
         weight=roles.weight,
         by=by,
-        output=place.folder("evaluate"),
+        output=folder,
     )
+    save_references(place, folder)
     return Made(int(evaluation.overall["rows"] or 0))
 
 

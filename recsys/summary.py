@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.progress import size
+from recsys.results import load_bundle, load_evaluation, load_plan, load_references, report_of
+from recsys.stages import STAGES, Place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -181,15 +183,58 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
 
 
 def show_run(finished: Finished) -> None:
-    """Stages with seconds and rows per second."""
+    """Stages with seconds and rows per second; metrics, bytes and places once the chain is through."""
+    if not finished.outcomes:
+        return
     table = _table("stage", "", "#seconds", "#rows/s")
     for outcome in finished.outcomes:
         speed = outcome.rows_per_second
-        table.add_row(
-            outcome.stage,
-            outcome.state,
-            f"{outcome.seconds:.1f}",
-            f"{speed:,.0f}" if speed else "",
-        )
-    if finished.outcomes:
-        _console().print(table)
+        shown = f"{speed:,.0f}" if speed else ""
+        table.add_row(outcome.stage, outcome.state, f"{outcome.seconds:.1f}", shown)
+    total = sum(outcome.seconds for outcome in finished.outcomes if outcome.state == "made")
+    table.add_section()
+    table.add_row("all", "this time", f"{total:.1f}", "")
+    console = _console()
+    console.print("", table)
+    place = Place(finished.config)
+    if finished.outcomes[-1].stage in ("evaluate", "export"):
+        console.print("", _quality(place))
+        _show_bytes(place, console)
+    _show_places(place, console)
+
+
+def _quality(place: Place) -> Table:
+    """The model beside what can be reached, where that is known."""
+    table = _table("test rows", "#AUC", "#GAUC", "#logloss", "#calibration")
+    evaluation = load_evaluation(place)
+    if evaluation is not None:
+        overall = evaluation.overall
+        shown = (_number(overall[name]) for name in ("auc", "gauc", "logloss", "calibration"))
+        table.add_row(place.config.model.name, *shown)
+    for name, metrics in load_references(place.folder("evaluate")).items():
+        table.add_row(name, _number(metrics.get("auc")), "", _number(metrics.get("logloss")), "")
+    return table
+
+
+def _show_bytes(place: Place, console: Console) -> None:
+    plan, bundle = load_plan(place), load_bundle(place)
+    if plan is None:
+        return
+    console.print(f"\ntables in training  {size(plan.train_bytes)}", highlight=False)
+    if bundle is None:
+        return
+    types = ", ".join(sorted({table.dtype for table in bundle.tables.values()}))
+    console.print(f"tables in bundle    {size(bundle.bytes['tables'])} ({types})", highlight=False)
+    cost = bundle.quantisation
+    if cost is not None:
+        text = f"AUC {cost.auc_float:.5f} → {cost.auc_quantised:.5f} on {cost.rows:,} held-out rows"
+        console.print(f"quantisation        {text}", highlight=False)
+
+
+def _show_places(place: Place, console: Console) -> None:
+    """Where everything lies."""
+    found = {stage: place.folder(stage) for stage in STAGES} | {"report": report_of(place)}
+    console.print()
+    for name, path in found.items():
+        if path.exists():
+            console.print(f"{name:<9} {path}", highlight=False, markup=False, soft_wrap=True)
