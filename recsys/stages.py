@@ -23,6 +23,7 @@ from recsys.config import FilesSplit, RunConfig
 from recsys.doctor import require_training
 from recsys.errors import DataError
 from recsys.progress import say
+from recsys.results import save_references
 from recsys.stage import (
     STAGE_FILE,
     Fingerprint,
