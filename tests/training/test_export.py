@@ -27,18 +27,17 @@ from recsys.training.train import train
 from tests.serving import made
 
 SETTINGS = TrainSettings(epochs=1, batch_size=100, device="cpu", max_steps=12)
-SMALL: dict[str, dict[str, Any]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "lr": {},
-    "dnn": {},
-    "dcnv2": {},
-    "autoint": {},
-    "autoint_plus": {},
-    "din": {},
+    "autoint_plus": {"layers": 1, "head_dim": 8, "hidden": [16]},
+    "din": {"attention_hidden": [8], "hidden": [16]},
 }
+"""A table of width 1, batch norm, and a sequence; the other models' graphs are tested with them."""
 
 
-def trained(folder: Path, raw: pl.DataFrame, name: str = "din", **options: Any) -> Run:
+def trained(folder: Path, raw: pl.DataFrame, name: str = "din") -> Run:
     """Train a model for some steps on the log; the items' table is hashed."""
+    options = MODELS[name]
     split = RatioSplit(by="ratio", key="row", valid=0.2, test=0.3)
     dataset = prepare(raw.with_row_index("row"), made.schema(), folder / "dataset", split=split)
     dim = table_dim(name, options, 8)
@@ -46,7 +45,11 @@ def trained(folder: Path, raw: pl.DataFrame, name: str = "din", **options: Any) 
         dataset,
         settings=PlanSettings(
             embedding_dim=dim,
-            tables={"item": TableSettings(rows=5, mode="hash", path="fused" if dim % 4 == 0 else None)},
+            tables={
+                "item": TableSettings(
+                    rows=made.HASHED_ROWS, mode="hash", path="fused" if dim % 4 == 0 else None
+                )
+            },
         ),
     )
     model = ModelSettings.model_validate({"name": name, **options})
@@ -63,11 +66,26 @@ def run(tmp_path_factory: pytest.TempPathFactory, raw: pl.DataFrame) -> Run:
     return trained(tmp_path_factory.mktemp("run"), raw)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Bundle:
+    """The run's bundle with the types that the plan asks for."""
+    return export(run, tmp_path_factory.mktemp("bundle") / "bundle", embeddings=["item", "user"])
+
+
+@pytest.fixture
+def same_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's graph is copied, not traced again, which takes seconds."""
+    graph = bundle.folder / bundle.manifest.dense
+    monkeypatch.setattr(
+        "recsys.models.onnx_graph.export_onnx", lambda model, layout, path: shutil.copy(graph, path)
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_checkpoint_and_float_bundle_give_the_same_scores(
     tmp_path: Path, raw: pl.DataFrame, name: str
 ) -> None:
-    run = trained(tmp_path, raw, name, **SMALL[name])
+    run = trained(tmp_path, raw, name)
     bundle = export(run, tmp_path / "bundle", dtype="float32")
     new = made.log(300, seed=7)
     by_checkpoint, by_bundle = predict(run.folder, new), predict(bundle.folder, new)
@@ -89,16 +107,19 @@ def test_predict_of_the_test_rows_gives_the_scores_of_the_dataset(run: Run, raw:
     assert all(any(abs(score - other) < 1e-6 for other in found) for score in expected)
 
 
-def test_tables_have_the_types_of_the_plan_unless_one_is_asked_for(tmp_path: Path, run: Run) -> None:
-    planned = export(run, tmp_path / "planned")
-    assert {table.dtype for table in planned.manifest.tables.values()} == {"int8"}
-    asked = export(run, tmp_path / "asked", dtype="int4")
-    assert {table.dtype for table in asked.manifest.tables.values()} == {"int4"}
-    assert asked.manifest.bytes["tables"] < planned.manifest.bytes["tables"]
+def test_tables_have_the_types_of_the_plan(bundle: Bundle) -> None:
+    assert {table.dtype for table in bundle.manifest.tables.values()} == {"int8"}
 
 
-def test_the_manifest_names_model_metrics_and_cost(tmp_path: Path, run: Run) -> None:
-    manifest = export(run, tmp_path / "bundle").manifest
+@pytest.mark.usefixtures("same_graph")
+def test_tables_have_the_type_that_is_asked_for(tmp_path: Path, run: Run, bundle: Bundle) -> None:
+    asked = export(run, tmp_path / "asked", dtype="int4").manifest
+    assert {table.dtype for table in asked.tables.values()} == {"int4"}
+    assert asked.bytes["tables"] < bundle.manifest.bytes["tables"]
+
+
+def test_the_manifest_names_model_metrics_and_cost(run: Run, bundle: Bundle) -> None:
+    manifest = bundle.manifest
     assert manifest.model["name"] == "din"
     best = run.metrics.filter(pl.col("step") == run.result.best_step)
     assert manifest.metrics["valid/auc"] == best["valid/auc"].drop_nulls().item()
@@ -107,25 +128,26 @@ def test_the_manifest_names_model_metrics_and_cost(tmp_path: Path, run: Run) -> 
     assert cost is not None
     assert (cost.part, cost.rows) == ("test", run.dataset().manifest.rows["test"])
     assert abs(cost.cost) < 0.02
-    stated = export(run, tmp_path / "bundle", metrics={"auc": 0.7}).manifest
-    assert stated.metrics == {"auc": 0.7}
 
 
-def test_the_same_run_gives_the_same_bundle(tmp_path: Path, run: Run) -> None:
-    for name in ("one", "two"):
-        export(run, tmp_path / name, dtype="float32", embeddings=["item", "tags"])
-    one, two = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("one", "two"))
-    assert one == two
+@pytest.mark.usefixtures("same_graph")
+def test_metrics_may_be_given(tmp_path: Path, run: Run) -> None:
+    assert export(run, tmp_path / "bundle", metrics={"auc": 0.7}).manifest.metrics == {"auc": 0.7}
 
 
-def test_embeddings_are_those_of_the_checkpoint(tmp_path: Path, run: Run) -> None:
-    export(run, tmp_path / "bundle", embeddings=["item", "user"])
+def test_the_same_run_gives_the_same_bundle(tmp_path: Path, run: Run, bundle: Bundle) -> None:
+    again = export(run, tmp_path / "again", embeddings=["item", "user"])
+    manifests = [json.loads((found.folder / "manifest.json").read_text()) for found in (bundle, again)]
+    assert manifests[0] == manifests[1]
+
+
+def test_embeddings_are_those_of_the_checkpoint(run: Run, bundle: Bundle) -> None:
     tables, dataset = load_trained(run.folder).tables, run.dataset()
-    users = pl.read_parquet(tmp_path / "bundle" / "embeddings" / "user.parquet")
+    users = pl.read_parquet(bundle.folder / "embeddings" / "user.parquet")
     assert users["id"].to_list() == dataset.values("user")["value"].to_list()
     assert (users["embedding"].to_numpy() == tables["user"][2:]).all()
-    items = pl.read_parquet(tmp_path / "bundle" / "embeddings" / "item.parquet")
-    rows = [made.item_row(item, 5) for item in items["id"].to_list()]
+    items = pl.read_parquet(bundle.folder / "embeddings" / "item.parquet")
+    rows = [made.item_row(item, made.HASHED_ROWS) for item in items["id"].to_list()]
     assert (items["embedding"].to_numpy() == tables["item"][rows]).all()
 
 
@@ -143,10 +165,9 @@ predict(*sys.argv[1:])
 """
 
 
-def test_bundles_are_scored_without_torch(tmp_path: Path, run: Run, raw: pl.DataFrame) -> None:
-    export(run, tmp_path / "bundle", dtype="int4")
+def test_bundles_are_scored_without_torch(tmp_path: Path, bundle: Bundle, raw: pl.DataFrame) -> None:
     raw.write_parquet(tmp_path / "log.parquet")
-    arguments = [str(tmp_path / name) for name in ("bundle", "log.parquet", "scores.parquet")]
+    arguments = [str(bundle.folder), *(str(tmp_path / name) for name in ("log.parquet", "scores.parquet"))]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *arguments],
         capture_output=True,
@@ -154,8 +175,8 @@ def test_bundles_are_scored_without_torch(tmp_path: Path, run: Run, raw: pl.Data
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    expected = Bundle.load(tmp_path / "bundle").scorer().score(raw)
-    assert (pl.read_parquet(arguments[2])["score"].to_numpy() == expected).all()
+    scores = pl.read_parquet(tmp_path / "scores.parquet")["score"].to_numpy()
+    assert (scores == bundle.scorer().score(raw)).all()
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path: Path, run: Run) -> None:
