@@ -8,6 +8,7 @@
     ├── CheckpointError         a checkpoint that is damaged or belongs to another run
     ├── BundleError             a bundle that is damaged, or cannot be written
     ├── TrainingError           learning went wrong (a loss that is not finite)
+    ├── Interrupted             exit code 130: stopped by a signal, everything saved
     └── InstallationError       packages that do not fit together
 
 Every message names the file, the column or key, the rows where that applies, what was
@@ -54,6 +55,12 @@ class BundleError(RecsysError):
 
 class TrainingError(RecsysError):
     """Learning went wrong, for example a loss that is not finite."""
+
+
+class Interrupted(RecsysError):
+    """A signal stopped the run; what it had done is saved and can be resumed."""
+
+    exit_code = 130
 
 
 class InstallationError(RecsysError):

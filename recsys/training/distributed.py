@@ -6,6 +6,7 @@ collectives, sharded tables and checkpoints need no second code path.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,13 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
-from torch.distributed import HashStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from recsys.errors import ConfigError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_ENTERED = itertools.count()
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
@@ -59,7 +61,10 @@ def distributed(device: DeviceName = "auto") -> Iterator[Distributed]:
         torch.cuda.set_device(chosen)
     bound = chosen if chosen.type == "cuda" else None
     if all(name in os.environ for name in _TORCHRUN):
-        dist.init_process_group(backend, device_id=bound)
+        store, rank, world = next(rendezvous("env://"))
+        # A prefix of its own for every group: keys of one that has been left would misdirect the next.
+        fresh = PrefixStore(f"recsys/{next(_ENTERED)}", store)
+        dist.init_process_group(backend, store=fresh, rank=rank, world_size=world, device_id=bound)
     else:
         with _loopback():
             dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, device_id=bound)

@@ -1,0 +1,89 @@
+"""A trained run opened for scoring and export, on one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from recsys.data.batches import Batches
+from recsys.data.dataset import Dataset, Part
+from recsys.embeddings.tables import Tables
+from recsys.errors import CheckpointError
+from recsys.models import build_model
+from recsys.models.inputs import Layout
+from recsys.training.checkpoint import Checkpoints, load_tensors, read_state
+from recsys.training.distributed import distributed
+from recsys.training.layout import layout_of
+from recsys.training.run_folder import Run
+from recsys.training.scoring import score_part
+from recsys.training.state import weight_tensors
+from recsys.training.tables_of import build_tables
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The best weights of a run."""
+
+    run: Run
+    dataset: Dataset
+    layout: Layout
+    model: nn.Module
+    """In eval mode, on the CPU."""
+    tables: dict[str, NDArray[np.float32]]
+    """Table name → weights ``[rows, dim]``."""
+
+
+def load_trained(folder: str | Path) -> TrainedModel:
+    """Open the best checkpoint of a finished run.
+
+    Raises:
+        CheckpointError: the run is not finished, damaged, or its dataset has another plan.
+    """
+    run = Run.load(folder)
+    with _opened(run) as (dataset, layout, model, tables):
+        weights = {name: tables.table(name) for name in run.plan.tables}
+    return TrainedModel(run, dataset, layout, model, weights)
+
+
+def score_dataset(folder: str | Path, part: Part, dataset: Dataset | None = None) -> NDArray[np.float32]:
+    """Probabilities ``[rows]`` of a part of a prepared dataset, by a run's best checkpoint.
+
+    Args:
+        folder: run folder.
+        part: ``train``, ``valid`` or ``test``.
+        dataset: another dataset with the same encoders; default: the one it was trained on.
+    """
+    run = Run.load(folder)
+    settings = run.file.train
+    with _opened(run) as (own, _, model, tables):
+        batches = Batches(
+            dataset or own, part, settings.batch_size, shuffle_rows=settings.shuffle_rows, shuffle=False
+        )
+        scores = score_part(model, tables, batches, world=1)
+    if scores is None:
+        raise CheckpointError(f"{folder}: scores stand on rank 0 only; score on one process")
+    return scores
+
+
+@contextmanager
+def _opened(run: Run) -> Iterator[tuple[Dataset, Layout, nn.Module, Tables]]:
+    """The best weights of a run in a model in eval mode and its tables, on one CPU process."""
+    dataset = run.dataset()
+    layout = layout_of(dataset.features, run.plan)
+    model = build_model(run.file.model, run.file.options, layout, seed=run.file.train.seed)
+    with distributed("cpu") as ranks:
+        tables = build_tables(dataset, run.plan, run.file.train, ranks)
+        checkpoint = Checkpoints(run.folder / "checkpoints").named("best")
+        if checkpoint is None:
+            raise CheckpointError(f"{run.folder}: no best checkpoint; train it again")
+        plan, saved = run.plan.fingerprint(), read_state(checkpoint).plan_fingerprint
+        if saved != plan:
+            raise CheckpointError(f"{checkpoint} was made with plan {saved}, run.json has {plan}")
+        load_tensors(checkpoint, weight_tensors(model, tables), allow_unused=True)
+        yield dataset, layout, model.eval(), tables

@@ -1,0 +1,307 @@
+"""The training loop: batches in, updates and a record out. It knows no model by name.
+
+The loss of a step is the sum over the rank's rows divided by the rows of the global batch, and
+gradients are summed over ranks, so that any number of processes follows the same curve. Every
+random choice of a step follows from (seed, step, rank): a resumed run repeats it to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.config import TrainSettings
+from recsys.data.batches import Batches
+from recsys.data.prefetch import Prefetch
+from recsys.embeddings.tables import DeviceBatch, Tables
+from recsys.errors import Interrupted, TrainingError
+from recsys.training.checkpoint import ALL_DONE, Checkpoints, CheckpointState, Position
+from recsys.training.optimisers import Optimisers
+from recsys.training.record import Recorder
+from recsys.training.state import run_tensors
+
+Evaluate = Callable[[], dict[str, float]]
+"""Validation metrics; empty where there is nothing to validate on."""
+
+
+class StopRequest:
+    """Turns SIGINT and SIGTERM into a flag while it is entered; a second signal acts as usual."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._note)
+            except ValueError:  # signals can only be handled in the main thread
+                return self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, _: object) -> None:
+        self.signal = number
+        self.__exit__()
+
+
+@dataclass
+class Meter:
+    """Sums since the last line of the record."""
+
+    loss: Tensor | float = 0.0
+    """Stays on the device until it is logged, so that a step does not wait for it."""
+    steps: int = 0
+    rows: int = 0
+    waited: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+
+class Trainer:
+    """Trains one model on one dataset, from a position to the end.
+
+    Set ``recorder`` on rank 0 to have metrics written, ``position`` to go on from a checkpoint.
+
+    Args:
+        model, tables, optimisers: what learns; all ranks hold the same dense weights.
+        batches: train batches of this rank.
+        settings: the run file's ``train`` block.
+        evaluate: returns validation metrics, the monitored one among them; same on all ranks.
+        checkpoints: where positions are saved.
+        identity: plan fingerprint and canonical settings, stored in every checkpoint.
+        reseed: called with each step's number before it, seeds what the step draws.
+        on_step: called with the rows of each step, for progress.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        tables: Tables,
+        optimisers: Optimisers,
+        batches: Batches,
+        settings: TrainSettings,
+        evaluate: Evaluate,
+        checkpoints: Checkpoints,
+        identity: tuple[str, str],
+        reseed: Callable[[int], None],
+        on_step: Callable[[int], object] = lambda rows: None,
+    ) -> None:
+        self.model, self.tables, self.optimisers = model, tables, optimisers
+        self.position = Position()
+        self.waited = 0.0
+        """Seconds that steps have waited for data."""
+        self.seconds = 0.0
+        """Seconds spent in steps, evaluation and saving not counted."""
+        self.rows = 0
+        """Rows that these seconds trained on."""
+        self._batches = batches
+        self._settings = settings
+        self._evaluate = evaluate
+        self._checkpoints = checkpoints
+        self.recorder: Recorder | None = None
+        self._identity = identity
+        self._reseed = reseed
+        self._on_step = on_step
+        self._world = dist.get_world_size()
+        self._meter = Meter()
+        self._evaluated_at: int | None = None
+
+    def fit(self) -> Position:
+        """Train until the epochs, the steps or the patience end; returns where it stopped.
+
+        Raises:
+            Interrupted: a signal came; the position is saved.
+            TrainingError: the loss is not finite; the last good checkpoint stands.
+        """
+        position = self.position
+        self.model.train()
+        self.optimisers.set_scale(position.lr_scale)
+        with StopRequest() as stop:
+            while position.finished is None:
+                if position.epoch >= self._settings.epochs:
+                    position.finished = f"{ALL_DONE}{self._settings.epochs} epochs done"
+                elif position.step >= (self._settings.max_steps or math.inf):
+                    position.finished = f"{ALL_DONE}{self._settings.max_steps} steps done"
+                else:
+                    self._run_epoch(stop)
+            if position.step and not self._is_saved(position):
+                self._save(best=False)
+        return self._concluded()
+
+    def _run_epoch(self, stop: StopRequest) -> None:
+        """Go on with the current epoch until it ends, or training does."""
+        position = self.position
+        steps = self._batches.steps_per_epoch
+        prepared = (
+            self.tables.prepare(batch) for batch in self._batches.epoch(position.epoch, position.batch)
+        )
+        with Prefetch(prepared) as ahead:
+            started, waited, paused = time.perf_counter(), 0.0, 0.0
+            for batch in ahead:
+                stopping = self._step(batch, stop.signal is not None)
+                self._meter.waited += ahead.waited - waited
+                waited = ahead.waited
+                last = position.batch + 1 == steps
+                position.step += 1
+                position.epoch, position.batch = (
+                    (position.epoch + 1, 0) if last else (position.epoch, position.batch + 1)
+                )
+                pause = time.perf_counter()
+                self._after_step(batch, epoch_ended=last, stopping=stopping)
+                paused += time.perf_counter() - pause
+                if position.finished is not None or position.step >= (self._settings.max_steps or math.inf):
+                    break
+            self.waited += waited
+            self.seconds += time.perf_counter() - started - paused
+
+    def _step(self, batch: DeviceBatch, stop: bool) -> bool:
+        """One update; returns whether any rank wants to stop."""
+        self._reseed(self.position.step)
+        self.optimisers.zero_grad()
+        logits = self.model(self.tables(batch))
+        losses = functional.binary_cross_entropy_with_logits(
+            logits, batch.label, weight=batch.weight, reduction="sum"
+        )
+        loss = losses / batch.global_rows
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss, stopping = self._sum_over_ranks(loss.detach(), stop)
+        self.optimisers.step()
+        meter = self._meter
+        self.rows += batch.global_rows
+        meter.loss, meter.steps, meter.rows = (
+            meter.loss + loss,
+            meter.steps + 1,
+            meter.rows + batch.global_rows,
+        )
+        return stopping
+
+    def _sum_over_ranks(self, loss: Tensor, stop: bool) -> tuple[Tensor, bool]:
+        """All-reduce dense gradients, the loss and the wish to stop in one message."""
+        if self._world == 1:
+            return loss, stop
+        parameters = self.optimisers.parameters
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        extra = torch.stack([loss, loss.new_tensor(float(stop))])
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients] + [extra])
+        dist.all_reduce(flat)
+        offset = 0
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = flat[offset : offset + gradient.numel()].view_as(gradient)
+            offset += gradient.numel()
+        return flat[offset], bool(flat[offset + 1] > 0)
+
+    def _after_step(self, batch: DeviceBatch, *, epoch_ended: bool, stopping: bool) -> None:
+        """Record, evaluate, save and stop where they are due."""
+        step, settings = self.position.step, self._settings
+        self._on_step(batch.global_rows)
+        due = step % settings.evaluate_every == 0 if settings.evaluate_every else epoch_ended
+        save_due = step % settings.checkpoint_every == 0 if settings.checkpoint_every else due
+        if step % settings.log_every == 0 or due or save_due or stopping:
+            self._log()
+        improved = self._validate() if due else False
+        if improved or stopping or save_due:
+            self._save(best=improved)
+        if stopping:
+            raise Interrupted(
+                f"stopped at step {step}; saved in {self._checkpoints.folder}. Go on with --resume"
+            )
+
+    def _log(self) -> None:
+        """Write a line of the record, and refuse to go on from a loss that is not finite."""
+        meter, position = self._meter, self.position
+        if not meter.steps:
+            return
+        loss = float(meter.loss) / meter.steps
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} between steps {position.step - meter.steps + 1} and {position.step} "
+                f"(epoch {position.epoch}); the last good checkpoint stands in {self._checkpoints.folder}. "
+                "Lower train.dense.lr and train.tables.lr, or look for odd numbers in the data"
+            )
+        if self.recorder is not None:
+            self.recorder.write(
+                position.step,
+                {
+                    "epoch": position.epoch,
+                    "loss": loss,
+                    "lr_scale": position.lr_scale,
+                    "rows_per_second": meter.rows / meter.seconds,
+                    "data_wait_share": meter.waited / meter.seconds,
+                },
+            )
+        self._meter = Meter()
+
+    def _validate(self) -> bool:
+        """Evaluate, apply the plateau rule, and say whether this is the best so far."""
+        position, plateau = self.position, self._settings.plateau
+        value = self._measure()
+        if value is None:
+            position.best_step = position.step
+            return True
+        if position.best_value is None or value > position.best_value + plateau.min_delta:
+            position.best_value, position.best_step, position.stale = value, position.step, 0
+            return True
+        position.stale += 1
+        position.lr_scale = max(position.lr_scale * plateau.factor, plateau.min_lr_scale)
+        self.optimisers.set_scale(position.lr_scale)
+        if position.stale >= plateau.stop_after:
+            position.finished = (
+                f"{self._settings.monitor} on validation has not risen for {position.stale} evaluations"
+            )
+        return False
+
+    def _measure(self) -> float | None:
+        """Evaluate and record; the monitored value, higher is better, None without validation rows."""
+        started = time.perf_counter()
+        metrics = self._evaluate()
+        self._evaluated_at = self.position.step
+        if metrics and self.recorder is not None:
+            values = {f"valid/{name}": metric for name, metric in metrics.items()}
+            self.recorder.write(self.position.step, {"epoch": self.position.epoch, **values})
+        self._meter.started += time.perf_counter() - started
+        if not metrics:
+            return None
+        return metrics[self._settings.monitor] * (-1 if self._settings.monitor == "logloss" else 1)
+
+    def _concluded(self) -> Position:
+        """The last position, with a last evaluation where the steps ended between two of them.
+
+        That evaluation moves ``best`` but neither the saved position nor the plateau rule: with more
+        steps, a resumed run must go on as if it had never stopped here.
+        """
+        position = self.position
+        if not position.step or self._evaluated_at == position.step or position.best_step == position.step:
+            return position
+        value = self._measure()
+        if value is not None and position.best_value is not None and value <= position.best_value:
+            return position
+        self._checkpoints.point_best(position.step)
+        return position.model_copy(update={"best_value": value, "best_step": position.step})
+
+    def _is_saved(self, position: Position) -> bool:
+        latest = self._checkpoints.named("latest")
+        return latest is not None and latest.name == f"step-{position.step:08d}"
+
+    def _save(self, *, best: bool) -> Path:
+        plan, settings = self._identity
+        state = CheckpointState(position=self.position, plan_fingerprint=plan, settings=settings)
+        return self._checkpoints.save(
+            run_tensors(self.model, self.tables, self.optimisers), state, best=best
+        )

@@ -1,0 +1,125 @@
+"""Optimisers of the dense part and of the tables, with one learning-rate scale over both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from recsys.config import DenseOptimizer, TableOptimizer
+from recsys.embeddings.tables import Tables
+
+
+def dense_optimizer(parameters: Iterable[nn.Parameter], settings: DenseOptimizer) -> Optimizer:
+    """The optimiser of everything but the tables."""
+    decay, lr = settings.weight_decay, settings.lr
+    match settings.name:
+        case "adam":
+            return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=lr, weight_decay=decay)
+
+
+def table_optimizer(weights: Iterable[nn.Parameter], settings: TableOptimizer) -> Optimizer | None:
+    """The optimiser of the dense-path tables; None where there are none."""
+    parameters = list(weights)
+    if not parameters:
+        return None
+    match settings.dense:
+        case "adam":
+            return torch.optim.Adam(parameters, lr=settings.lr, fused=True)
+        case "adagrad":
+            return torch.optim.Adagrad(parameters, lr=settings.lr, fused=True)
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=settings.lr)
+
+
+class Optimisers:
+    """Steps the dense part and both kinds of tables.
+
+    Fused tables update themselves in backward; here only their learning rate is set. All three
+    learning rates follow ``scale``, which the plateau rule cuts.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tables: Tables,
+        dense: DenseOptimizer,
+        table: TableOptimizer,
+        clip_norm: float | None,
+    ) -> None:
+        self.names = [name for name, _ in model.named_parameters()]
+        self.parameters = list(model.parameters())
+        self.table_weights: Mapping[str, nn.Parameter] = tables.dense_weights()
+        self.dense = dense_optimizer(self.parameters, dense) if self.parameters else None
+        self.table = table_optimizer(self.table_weights.values(), table)
+        self._tables = tables
+        self._l2 = table.l2
+        self._clip_norm = clip_norm
+        self._rates = [
+            (optimizer, optimizer.param_groups[0]["lr"])
+            for optimizer in (self.dense, self.table)
+            if optimizer is not None
+        ]
+
+    def set_scale(self, scale: float) -> None:
+        """Multiply every initial learning rate by ``scale``."""
+        for optimizer, lr in self._rates:
+            optimizer.param_groups[0]["lr"] = lr * scale
+        self._tables.set_fused_lr(scale)
+
+    def zero_grad(self) -> None:
+        """Forget gradients."""
+        for optimizer, _ in self._rates:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Regularise, clip and update; gradients are already summed over ranks."""
+        if self._l2:
+            self._tables.add_l2(self._l2)
+        if self._clip_norm is not None and self.parameters:
+            nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
+        for optimizer, _ in self._rates:
+            optimizer.step()
+
+    def materialise(self) -> None:
+        """Create optimiser state without moving a weight, so that a checkpoint can be loaded into it.
+
+        A fresh optimiser has no state, and loading into it would silently drop Adam's moments.
+        """
+        for optimizer, _ in self._rates:
+            for group in optimizer.param_groups:
+                lr, decay = group["lr"], group.get("weight_decay", 0.0)
+                group["lr"], group["weight_decay"] = 0.0, 0.0
+                for parameter in group["params"]:
+                    parameter.grad = torch.zeros_like(parameter)
+                optimizer.step()
+                group["lr"] = lr
+                if "weight_decay" in group:
+                    group["weight_decay"] = decay
+        self.zero_grad()
+
+    def dense_state(self) -> dict[str, Tensor]:
+        """State of the dense optimiser by ``parameter.key``; the tensors themselves, not copies."""
+        if self.dense is None:
+            return {}
+        return {
+            f"{name}.{key}": value
+            for name, parameter in zip(self.names, self.parameters, strict=True)
+            for key, value in self.dense.state[parameter].items()
+            if isinstance(value, Tensor)
+        }
+
+    def table_state(self) -> dict[str, dict[str, Tensor]]:
+        """State of the dense-path tables' optimiser: table → key → local tensor."""
+        if self.table is None:
+            return {}
+        return {
+            name: {k: v for k, v in self.table.state[weight].items() if isinstance(v, Tensor)}
+            for name, weight in self.table_weights.items()
+        }

@@ -1,0 +1,27 @@
+"""The tables of a dataset and a plan, on one process or many."""
+
+from __future__ import annotations
+
+import torch
+
+from recsys.config import TrainSettings
+from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import Plan
+from recsys.embeddings.planner import table_rows
+from recsys.embeddings.tables import Tables
+from recsys.training.distributed import Distributed
+
+
+def build_tables(dataset: Dataset, plan: Plan, settings: TrainSettings, ranks: Distributed) -> Tables:
+    """Tables with their initial weights; hashed vocabularies get their map from id to row."""
+    maps = {name: table_rows(plan, dataset, name) for name in plan.vocabularies}
+    return Tables(
+        plan,
+        dataset.features,
+        row_maps={name: torch.from_numpy(rows) for name, rows in maps.items() if rows is not None},
+        seed=settings.seed,
+        init_std=settings.tables.init_std,
+        device=ranks.device,
+        group=ranks.group,
+        fused_lr=settings.tables.fused_lr,
+    )

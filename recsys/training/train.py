@@ -1,0 +1,275 @@
+"""``train``: a prepared dataset and a plan in, a run folder out."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from recsys.config import ModelSettings, PlanSettings, SplitSettings, TrainSettings
+from recsys.data.batches import Batches
+from recsys.data.dataset import Dataset
+from recsys.data.source import Data
+from recsys.embeddings.plan import Plan
+from recsys.embeddings.planner import plan as make_plan
+from recsys.embeddings.tables import Tables
+from recsys.errors import CheckpointError, DataError
+from recsys.evaluation.metrics import auc, gauc, logloss
+from recsys.features.dataset_of import dataset_of
+from recsys.models import build_model, parse_options, table_dim
+from recsys.models.dropout import reseed
+from recsys.models.norm import set_process_group
+from recsys.progress import progress
+from recsys.schema import Schema
+from recsys.training.checkpoint import (
+    ALL_DONE,
+    Checkpoints,
+    Position,
+    load_tensors,
+    read_state,
+    require_same_settings,
+)
+from recsys.training.distributed import Distributed, distributed
+from recsys.training.layout import layout_of
+from recsys.training.loop import Trainer
+from recsys.training.optimisers import Optimisers
+from recsys.training.record import Recorder
+from recsys.training.run_folder import Run, RunFile, RunResult, relative_to_run
+from recsys.training.scoring import labels_of, score_part
+from recsys.training.state import run_tensors
+from recsys.training.tables_of import build_tables
+
+MONITORED = ("auc", "gauc", "logloss")
+
+
+def train(
+    data: Dataset | Data | None,
+    output: str | Path,
+    *,
+    model: ModelSettings | Mapping[str, Any] | str,
+    plan: Plan | str | Path | None = None,
+    settings: TrainSettings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    schema: Schema | str | Path | None = None,
+    split: SplitSettings | None = None,
+    label: str | None = None,
+    group: str | None = None,
+) -> Run:
+    """Train a model; under ``torchrun`` every process calls this with the same arguments.
+
+    Args:
+        data: prepared dataset or its folder; or raw rows, which are prepared into ``output/dataset``.
+        output: run folder; gets checkpoints, ``metrics.jsonl`` and TensorBoard events.
+        model: name, or name and options.
+        plan: tables; default: planned from the dataset with the default settings.
+        settings: the run file's ``train`` block.
+        resume: go on from the latest checkpoint in ``output``; starts afresh where there is none.
+        overwrite: replace the run that stands in ``output``.
+        schema, split, label, group: how raw rows are read; see ``prepare``.
+
+    Returns:
+        The finished run; its weights are those of the best evaluation.
+
+    Raises:
+        ConfigError: unknown model or option.
+        CheckpointError: ``output`` holds another run, or its checkpoint is damaged.
+        Interrupted: a signal came; everything is saved.
+        TrainingError: the loss is not finite.
+    """
+    settings = settings or TrainSettings()
+    chosen = _model_settings(model)
+    parse_options(chosen.name, chosen.options)
+    folder = Path(output)
+    with distributed(settings.device) as ranks:
+        if ranks.rank == 0:
+            _claim(folder, resume=resume, overwrite=overwrite)
+            raw = {"schema": schema, "split": split, "label": label, "group": group}
+            dataset = dataset_of(data, folder / "dataset", **raw)  # type: ignore[arg-type]
+            run_file = RunFile(
+                model=chosen.name,
+                options=chosen.options,
+                train=settings,
+                plan=_plan(plan, dataset, chosen),
+                dataset=relative_to_run(dataset.folder, folder),
+            )
+            _require_same_run(folder, run_file)
+            run_file.save(folder)
+        dist.barrier()
+        run_file = RunFile.load(folder)
+        dataset = Dataset.load(folder / run_file.dataset)
+        _train(dataset, folder, run_file, ranks)
+    return Run.load(folder)
+
+
+@dataclass
+class _Parts:
+    """What learns, and what it learns from."""
+
+    model: nn.Module
+    tables: Tables
+    optimisers: Optimisers
+    batches: Batches
+
+
+def _train(dataset: Dataset, folder: Path, run_file: RunFile, ranks: Distributed) -> None:
+    settings = run_file.train
+    parts = _build(dataset, run_file, ranks)
+    checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
+    parts.optimisers.materialise()
+    latest = checkpoints.named("latest")
+    steps = settings.epochs * parts.batches.steps_per_epoch
+    total = min(steps, settings.max_steps or steps) * settings.batch_size
+    with progress("train", total=total, quiet=ranks.rank != 0) as bar:
+        trainer = Trainer(
+            model=parts.model,
+            tables=parts.tables,
+            optimisers=parts.optimisers,
+            batches=parts.batches,
+            settings=settings,
+            evaluate=_evaluator(dataset, parts, settings, ranks),
+            checkpoints=checkpoints,
+            identity=(run_file.plan.fingerprint(), run_file.identity()),
+            reseed=lambda step: reseed(parts.model, settings.seed, step, ranks.rank),
+            on_step=bar.advance,
+        )
+        if latest is not None:
+            trainer.position = _restore(latest, parts)
+            bar.advance(min(trainer.position.step * settings.batch_size, total))
+        if ranks.rank == 0:
+            trainer.recorder = Recorder(folder, trainer.position.step)
+        try:
+            ended = trainer.fit()
+        finally:
+            if trainer.recorder is not None:
+                trainer.recorder.close()
+    if ranks.rank == 0:
+        _result(trainer, ended, parts).save(folder)
+    dist.barrier()
+
+
+def _result(trainer: Trainer, position: Position, parts: _Parts) -> RunResult:
+    rows = trainer.rows
+    return RunResult(
+        steps=position.step,
+        epochs=position.epoch,
+        finished=position.finished or "",
+        best_step=position.best_step,
+        best_value=position.best_value,
+        parameters=sum(parameter.numel() for parameter in parts.optimisers.parameters),
+        seconds=trainer.seconds,
+        rows_per_second=rows / trainer.seconds if trainer.seconds else 0.0,
+        data_wait_share=trainer.waited / trainer.seconds if trainer.seconds else 0.0,
+    )
+
+
+def _restore(checkpoint: Path, parts: _Parts) -> Position:
+    """Load everything that learning changes, in place; returns where that run stood."""
+    load_tensors(checkpoint, run_tensors(parts.model, parts.tables, parts.optimisers))
+    position = read_state(checkpoint).position
+    if position.finished is not None and position.finished.startswith(ALL_DONE):
+        position.finished = None
+    return position
+
+
+def _build(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> _Parts:
+    settings, plan = run_file.train, run_file.plan
+    tables = build_tables(dataset, plan, settings, ranks)
+    layout = layout_of(dataset.features, plan)
+    model = build_model(
+        run_file.model, run_file.options, layout, seed=settings.seed, precision=settings.precision
+    )
+    model = model.to(ranks.device)
+    if ranks.world > 1:
+        set_process_group(model, ranks.group)
+    optimisers = Optimisers(model, tables, settings.dense, settings.tables, settings.clip_norm)
+    batches = Batches(
+        dataset,
+        "train",
+        settings.batch_size,
+        seed=settings.seed,
+        shuffle_rows=settings.shuffle_rows,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    return _Parts(model, tables, optimisers, batches)
+
+
+def _evaluator(
+    dataset: Dataset, parts: _Parts, settings: TrainSettings, ranks: Distributed
+) -> Callable[[], dict[str, float]]:
+    """A function that scores the validation rows; every rank gets the same metrics from it."""
+    if dataset.manifest.rows.get("valid", 0) == 0:
+        return dict
+    batches = Batches(
+        dataset,
+        "valid",
+        settings.batch_size,
+        shuffle_rows=settings.shuffle_rows,
+        rank=ranks.rank,
+        world=ranks.world,
+        shuffle=False,
+    )
+    label, group = labels_of(dataset, "valid")
+
+    def evaluate() -> dict[str, float]:
+        score = score_part(parts.model, parts.tables, batches, ranks.world)
+        values = [0.0] * len(MONITORED)
+        if score is not None:
+            by_group = None if group is None else gauc(label, score, group).value
+            values = [_or_nan(auc(label, score)), _or_nan(by_group), logloss(label, score)]
+        shared = torch.tensor(values, dtype=torch.float64, device=ranks.device)
+        dist.broadcast(shared, src=0)
+        named = dict(zip(MONITORED, shared.tolist(), strict=True))
+        if math.isnan(named[settings.monitor]):
+            raise DataError(
+                f"{dataset.part('valid')}: {settings.monitor} cannot be computed on these rows (one class "
+                "only, or no group column); choose another train.monitor or another split"
+            )
+        return {name: value for name, value in named.items() if not math.isnan(value)}
+
+    return evaluate
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _model_settings(model: ModelSettings | Mapping[str, Any] | str) -> ModelSettings:
+    if isinstance(model, ModelSettings):
+        return model
+    return ModelSettings.model_validate({"name": model} if isinstance(model, str) else dict(model))
+
+
+def _plan(plan: Plan | str | Path | None, dataset: Dataset, model: ModelSettings) -> Plan:
+    """The given plan, or one made from the dataset with the default settings."""
+    if plan is None:
+        settings = PlanSettings()
+        dim = table_dim(model.name, model.options, settings.embedding_dim)
+        return make_plan(dataset, settings=settings.model_copy(update={"embedding_dim": dim}))
+    return plan if isinstance(plan, Plan) else Plan.load(Path(plan))
+
+
+def _claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the run folder ready; refuses to train over another run's checkpoints."""
+    if folder.exists() and overwrite and not resume:
+        shutil.rmtree(folder)
+    if (folder / "checkpoints").exists() and not resume:
+        raise CheckpointError(
+            f"{folder} holds a run already: go on with it (--resume), or replace it (--force train)"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _require_same_run(folder: Path, run_file: RunFile) -> None:
+    """Refuse to go on from a checkpoint that other settings or another plan made."""
+    latest = Checkpoints(folder / "checkpoints").named("latest")
+    if latest is not None:
+        require_same_settings(read_state(latest), run_file.plan.fingerprint(), run_file.identity(), latest)

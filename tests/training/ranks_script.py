@@ -1,0 +1,49 @@
+"""Trains every case of test_distributed.py in one launch; run plain or under torchrun.
+
+python ranks_script.py DATASET OUTPUT
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
+from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import UpdatePath
+from recsys.training.train import train
+from tests.training.made import made_plan
+
+CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
+    "autoint-dense": ({"name": "autoint", "layers": 2}, "dense"),
+    "autoint-fused": ({"name": "autoint", "layers": 2}, "fused"),
+    "autoint_plus-dense": (
+        {"name": "autoint_plus", "layers": 1, "hidden": [16], "batch_norm": True},
+        "dense",
+    ),
+    "autoint_plus-fused": (
+        {"name": "autoint_plus", "layers": 1, "hidden": [16], "batch_norm": True},
+        "fused",
+    ),
+    "din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"}, "dense"),
+    "din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"}, "fused"),
+}
+SETTINGS = TrainSettings(
+    epochs=12,
+    max_steps=50,
+    batch_size=97,  # odd, so that ranks' slices differ in size and a last batch leaves one almost empty
+    log_every=1,
+    plateau=Plateau(stop_after=99),
+    tables=TableOptimizer(l2=1e-3),
+    dense=DenseOptimizer(),
+)
+
+
+def main() -> None:
+    dataset, output = Dataset.load(Path(sys.argv[1])), Path(sys.argv[2])
+    for name, (model, path) in CASES.items():
+        train(dataset, output / name, model=model, plan=made_plan(dataset, path), settings=SETTINGS)
+
+
+if __name__ == "__main__":
+    main()
