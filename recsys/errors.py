@@ -57,7 +57,7 @@ class TrainingError(RecsysError):
     """Learning went wrong, for example a loss that is not finite."""
 
 
-class Interrupted(RecsysError):
+class Interrupted(RecsysError):  # noqa: N818 - no fault, the name says what happened
     """A signal stopped the run; what it had done is saved and can be resumed."""
 
     exit_code = 130

@@ -18,12 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import xxhash
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.errors import DataError
 
 STAGE_FILE = "stage.json"
+DISK_FULL = "No space left"
+"""What polars says of a full disk, in an error of its own rather than an OSError."""
 _FOOTER_TAIL = 64 * 1024
 
 
@@ -192,13 +195,16 @@ def require_ours(folder: Path, marker: str) -> None:
 
 
 @contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
+def written_aside(target: Path, marker: str | None = None) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` that replaces it when the block ends well.
 
     On any error the folder is removed and ``target`` stays as it was. A full disk becomes a
-    DataError that names the target.
+    DataError that names the target. ``marker``, a file that the stage always writes, keeps a folder
+    of other things from being replaced (see ``require_ours``).
     """
     target = Path(target)
+    if marker is not None:
+        require_ours(target, marker)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         aside.mkdir(parents=True)
@@ -206,6 +212,10 @@ def written_aside(target: Path) -> Iterator[Path]:
         _replace(aside, target)
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
+    except pl.exceptions.PolarsError as error:
+        if DISK_FULL not in str(error):
+            raise
+        raise DataError(f"{target}: cannot be written: {DISK_FULL} on device") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

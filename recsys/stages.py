@@ -181,7 +181,11 @@ class Stage:
 
 
 def _infer_settings(place: Place) -> dict[str, Any]:
-    return {"data": place.config.data.model_dump(mode="json", exclude={"root", "path"})}
+    column = getattr(place.config.split, "column", None)
+    return {
+        "data": place.config.data.model_dump(mode="json", exclude={"root", "path"}),
+        "split_column": column,
+    }
 
 
 def _infer(place: Place) -> Made:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from recsys.chain import Finished, run
 from recsys.config import load_config
 from recsys.data.dataset import Dataset
 from recsys.errors import ConfigError, DataError, SchemaError
+from recsys.evaluation import Evaluation, auc
 from recsys.progress import Bar, reporting
 from recsys.schema import Schema
+from recsys.serving.bundle import Bundle
 from recsys.stage import load_record
 
 LIGHT = ("infer", "rank", "prepare", "plan")
@@ -245,6 +249,72 @@ def test_a_config_in_memory_is_a_run_file(case: Case, tmp_path: Path) -> None:
 def test_an_unknown_stage_is_refused(case: Case, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="did you mean 'prepare'"):
         case.run(**({"until": "plan"} | arguments))
+    assert not case.out.exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A case that has been carried to its bundle."""
+    pytest.importorskip("torchrec")
+    case = Case(tmp_path_factory.mktemp("finished"))
+    case.run(until=None)
+    return case
+
+
+def test_the_whole_chain(finished: Case) -> None:
+    evaluation = Evaluation.load(finished.out / "evaluation")
+    assert evaluation.overall["rows"] == Dataset.load(finished.out / "dataset").manifest.rows["test"]
+    assert evaluation.overall["auc"] is not None
+    assert evaluation.overall["gauc"] is not None
+    assert "<html" in (finished.out / "run" / "report.html").read_text(encoding="utf-8")
+    for folder in ("run", "evaluation", "bundle"):
+        assert load_record(finished.out / folder) is not None
+
+
+def test_the_evaluation_is_that_of_the_bundle_on_the_raw_rows(finished: Case) -> None:
+    test = log().filter(pl.col("day") >= 9)
+    score = Bundle.load(finished.out / "bundle").scorer().score(test)
+    expected = Evaluation.load(finished.out / "evaluation").overall["auc"]
+    assert auc(test["clicked"], score) == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_finished_run_is_left_alone_without_torch(finished: Case) -> None:
+    code = (
+        "import sys; from recsys.chain import run\n"
+        f"done = run({str(finished.file)!r}, data={str(finished.folder)!r}, output={str(finished.out)!r})\n"
+        "assert {outcome.state for outcome in done.outcomes} == {'up to date'}, done\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_slicing_redoes_the_evaluation_alone(finished: Case) -> None:
+    redone = finished.run("evaluate.by=[junk]", until=None)
+    assert [stage for stage, state in redone.items() if state == "made"] == ["evaluate"]
+    assert Evaluation.load(finished.out / "evaluation").slices["column"].unique().to_list() == ["junk"]
+
+
+def test_other_rows_with_the_same_plan_redo_everything_that_learned(finished: Case) -> None:
+    before = Evaluation.load(finished.out / "evaluation").overall["auc"]
+    log(seed=7).write_parquet(finished.folder / "log.parquet")
+    assert set(finished.run(until=None).values()) == {"made"}
+    assert Evaluation.load(finished.out / "evaluation").overall["auc"] != before
+
+
+def test_an_interrupted_training_goes_on(finished: Case) -> None:
+    run_folder = finished.out / "run"
+    (run_folder / "stage.json").unlink()
+    (run_folder / "result.json").unlink()
+    finished.run(until="train")
+    assert "going on where it stood" in "".join(finished.said)
+    (run_folder / "stage.json").unlink()
+    finished.run("train.seed=3", until="train")
+    assert "going on where it stood" not in "".join(finished.said)
+
+
+def test_a_misspelt_model_option_is_refused_before_anything_is_made(case: Case) -> None:
+    with pytest.raises(ConfigError, match=r"model\.layrs"):
+        case.run("model.name=autoint", "model.layrs=2", until=None)
     assert not case.out.exists()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from recsys.config import PlanSettings
@@ -167,10 +168,18 @@ def test_a_failure_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_full_disk_names_the_target(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        pl.exceptions.ComputeError("could not write: No space left on device (os error 28)"),
+    ],
+    ids=["operating system", "polars"],
+)
+def test_a_full_disk_names_the_target(tmp_path: Path, error: Exception) -> None:
     def fail() -> None:
         with written_aside(tmp_path / "out"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise error
 
     with pytest.raises(DataError, match=r"out: cannot be written: No space left on device"):
         fail()

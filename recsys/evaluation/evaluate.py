@@ -29,7 +29,7 @@ from recsys.evaluation.metrics import (
 )
 from recsys.evaluation.slices import SCHEMA, Scored, cut, slice_metrics
 from recsys.evaluation.values import Origin, as_groups, as_labels, as_scores, as_weights, ordered_bits
-from recsys.stage import StageRecord, settings_of, written_aside
+from recsys.stage import StageRecord, require_ours, settings_of, written_aside
 
 EVALUATE_VERSION = 1
 METRICS_FILE, SLICES_FILE = "metrics.json", "slices.parquet"
@@ -125,7 +125,7 @@ def evaluate(
     started = time.perf_counter()
     chosen = Chosen(label, score, group, weight, (by,) if isinstance(by, str) else tuple(by), scores_are)
     if output is not None:
-        _require_ours(Path(output))
+        require_ours(Path(output), METRICS_FILE)
     source = open_source(data)
     frame = _read(source, chosen)
     evaluation = _evaluated(frame, source, chosen)
@@ -166,17 +166,6 @@ class Chosen:
         """Every column named, each once."""
         named = (self.label, self.score, self.group, self.weight, *self.by)
         return list(dict.fromkeys(name for name in named if name is not None))
-
-
-def _require_ours(folder: Path) -> None:
-    """Refuse to replace a folder that holds something else; a finished folder takes the old one's place."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / METRICS_FILE).is_file():
-        raise DataError(
-            f"{folder}: holds files but no {METRICS_FILE}, so it was not written by 'recsys evaluate' and "
-            "is not replaced; name a new folder"
-        )
-    if folder.is_file():
-        raise DataError(f"{folder}: expected a folder to write, found a file; name a new folder")
 
 
 def _read(source: Source, chosen: Chosen) -> pl.DataFrame:

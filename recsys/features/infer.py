@@ -75,7 +75,7 @@ def infer(
             "ignore": list(ignore),
             "columns": {name: stated.model_dump(mode="json") for name, stated in overrides.items()},
         }
-        with written_aside(Path(output)) as folder:
+        with written_aside(Path(output), SCHEMA_FILE) as folder:
             schema.save(folder / SCHEMA_FILE)
             StageRecord(
                 stage="infer",

@@ -113,7 +113,7 @@ def rank(
     train = source.lazy().select(typed_columns(source.columns, schema))
     ranking = Ranking(_table(joint_counts(train, schema, schema.label), schema, keep))
     if output is not None:
-        with written_aside(Path(output)) as folder:
+        with written_aside(Path(output), "ranking.parquet") as folder:
             ranking.table.write_parquet(folder / "ranking.parquet")
             kept = json.dumps({"kept": ranking.kept}, indent=2, ensure_ascii=False)
             (folder / "ranking.json").write_text(kept + "\n", encoding="utf-8")

@@ -96,7 +96,7 @@ def write_bundle(
     """
     maps = row_maps(trained.plan, trained.dataset)
     features = bundle_features(trained.dataset, trained.plan)
-    with written_aside(Path(output)) as folder:
+    with written_aside(Path(output), MANIFEST_FILE) as folder:
         tables, stored = _write_tables(trained, folder, dtype)
         vocabularies, described = _write_vocabularies(trained, folder, maps)
         trained.write_dense(folder / DENSE_FILE)
