@@ -63,7 +63,7 @@ typecheck: install-dev
 	$(BIN)/mypy
 
 docs: install
-	$(BIN)/python -m recsys.reference docs/config.md
+	$(BIN)/python -m recsys.reference docs
 
 # The peers that benchmarks measure each live in an environment of their own.
 bench-envs:

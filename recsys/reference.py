@@ -9,6 +9,7 @@ import json
 import sys
 import types
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -17,12 +18,22 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from recsys.config import RunConfig
+from recsys.data.synth_settings import SynthSettings
 
 _HEAD = """# The run file
 
 One YAML file describes a run. Unknown keys are errors that name the nearest known key; `recsys run FILE
 --print-config` shows every value that a file resolves to, and `--set train.epochs=3` overrides one. Paths
 of `data` and `split` start from `data.root`, which `--data DIR` replaces.
+
+This page is generated from the code by `make docs`; a test keeps it up to date.
+"""
+
+
+_SYNTH_HEAD = """# Settings of the synthetic log
+
+The YAML that [`recsys synth`](synth.md) reads, block by block; `data/synth_*.yaml` are examples. Columns,
+copies, numbers and tags are blocks by the name of the column.
 
 This page is generated from the code by `make docs`; a test keeps it up to date.
 """
@@ -38,8 +49,13 @@ def reference() -> str:
     lines = [_HEAD, *_section("", RunConfig)]
     lines += ["## Models", "", "Options stand beside `name` in the block `model`.", ""]
     for name, options in _models().items():
-        lines += [f"### {name}", "", _summary(options), "", *_table(options, ""), ""]
+        lines += [f"### {name}", "", _summary(options), "", *_table(options), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def synth_reference() -> str:
+    """The page ``docs/synth_settings.md``."""
+    return "\n".join([_SYNTH_HEAD, *_section("", SynthSettings)]).rstrip() + "\n"
 
 
 def _models() -> dict[str, type[BaseModel]]:
@@ -53,7 +69,7 @@ def _section(key: str, section: type[BaseModel]) -> Iterator[str]:
     """A block of the run file, then the blocks inside it."""
     if key:
         yield from (f"## `{key}`", "", _summary(section), "")
-    yield from _table(section, key)
+    yield from _table(section)
     yield ""
     for name, field in section.model_fields.items():
         for inner in _sections_in(field.annotation):
@@ -74,8 +90,10 @@ def _flat(text: str | None) -> str:
     return " ".join((text or "").split()).replace("``", "`")
 
 
-def _table(section: type[BaseModel], key: str) -> Iterator[str]:
+def _table(section: type[BaseModel]) -> Iterator[str]:
     """One line per key."""
+    if not section.model_fields:
+        return
     yield "| key | values | default | meaning |"
     yield "|---|---|---|---|"
     for name, field in section.model_fields.items():
@@ -105,6 +123,8 @@ def _words(kind: Any) -> str:
             return "block"
         return " or ".join(_words(part) for part in inner if part is not type(None))
     if origin is tuple:
+        if inner[-1] is not Ellipsis:
+            return f"list of {len(inner)} × {_words(inner[0])}"
         return f"list of {_words(inner[0])}"
     if origin is dict:
         return "block per name" if _sections_in(inner[1]) else f"{_words(inner[1])} per name"
@@ -112,7 +132,14 @@ def _words(kind: Any) -> str:
         return _words(inner[0])
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "block"
-    names = {str: "text", int: "integer", float: "number", bool: "true \\| false", Path: "path"}
+    names = {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true \\| false",
+        Path: "path",
+        date: "date",
+    }
     return names.get(kind, str(kind))
 
 
@@ -130,7 +157,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None or isinstance(value, BaseModel | Path) or value in ((), {}, ""):
         return ""
-    return f"`{json.dumps(_plain(value), ensure_ascii=False)}`"
+    return f"`{json.dumps(_plain(value), ensure_ascii=False, default=str)}`"
 
 
 def _plain(value: Any) -> Any:
@@ -138,4 +165,6 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    folder = Path(sys.argv[1])
+    (folder / "config.md").write_text(reference(), encoding="utf-8")
+    (folder / "synth_settings.md").write_text(synth_reference(), encoding="utf-8")
