@@ -38,13 +38,13 @@ _HOMES = {
     "export": "recsys.training.export",
     "infer": "recsys.features.infer",
     "load_config": "recsys.config",
-    "plan": "recsys.embeddings.planner",
+    "plan": "recsys.verbs",
     "predict": "recsys.predict",
     "prepare": "recsys.features.prepare",
     "rank": "recsys.features.ranking",
     "run": "recsys.chain",
     "synth": "recsys.data.synth",
-    "train": "recsys.training.train",
+    "train": "recsys.verbs",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

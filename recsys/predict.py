@@ -20,6 +20,7 @@ from recsys.progress import progress
 from recsys.schema import Role, Schema
 from recsys.serving.bundle import Bundle
 from recsys.serving.manifest import MANIFEST_FILE
+from recsys.stage import DISK_FULL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +146,10 @@ def _replaced(path: Path) -> Iterator[Path]:
         aside.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except pl.exceptions.PolarsError as error:
+        if DISK_FULL not in str(error):
+            raise
+        raise DataError(f"{path}: cannot be written: {DISK_FULL.lower()} on the device") from error
     finally:
         aside.unlink(missing_ok=True)
 

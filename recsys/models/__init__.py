@@ -81,6 +81,8 @@ def build_model(
     from recsys.models.linear import set_precision
 
     config = parse_options(name, options)
+    if not (layout.fields or layout.numerics or layout.sequences):
+        raise ConfigError(f"model {name!r}: needs at least one feature, the layout has none")
     generator = torch.Generator().manual_seed(named_seed(seed, "model"))
     try:
         model: nn.Module = model_class(name)(config, layout, generator=generator)

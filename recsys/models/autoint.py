@@ -14,7 +14,7 @@ from recsys.models.inputs import Inputs, Layout
 from recsys.models.interacting import InteractingLayers, Residual
 from recsys.models.linear import Linear
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig
+from recsys.models.options import Activation, ModelConfig, Widths
 
 
 class AutoIntConfig(ModelConfig):
@@ -45,7 +45,7 @@ class AutoIntConfig(ModelConfig):
 class AutoIntPlusConfig(AutoIntConfig):
     """Options of ``autoint_plus``: those of ``autoint``, and of the perceptron."""
 
-    hidden: tuple[int, ...] = (400, 400)
+    hidden: Widths = (400, 400)
     """Width of each hidden layer of the perceptron."""
     activation: Activation = "relu"
     """``relu`` or ``dice``, in the perceptron."""

@@ -13,7 +13,7 @@ from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.linear import Linear
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig
+from recsys.models.options import Activation, ModelConfig, Widths
 
 
 class DCNv2Config(ModelConfig):
@@ -24,7 +24,7 @@ class DCNv2Config(ModelConfig):
     ``stacked``: the perceptron reads the cross layers."""
     cross_layers: int = Field(default=3, ge=1)
     """Number of cross layers."""
-    hidden: tuple[int, ...] = (400, 400, 400)
+    hidden: Widths = (400, 400, 400)
     """Width of each hidden layer of the perceptron."""
     activation: Activation = "relu"
     """``relu`` or ``dice``."""

@@ -13,7 +13,7 @@ from recsys.models.fields import FieldVectors
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig
+from recsys.models.options import Activation, ModelConfig, Widths
 
 
 class DINConfig(ModelConfig):
@@ -21,7 +21,7 @@ class DINConfig(ModelConfig):
 
     pooling: Literal["attention", "mean"] = "attention"
     """``mean`` pools histories to their mean instead: the same model with its attention off."""
-    attention_hidden: tuple[int, ...] = (64, 32)
+    attention_hidden: Widths = Field(default=(64, 32), min_length=1)
     """Width of each hidden layer of the activation unit."""
     attention_activation: Activation = "dice"
     """``dice`` or ``relu``, in the activation unit."""
@@ -30,7 +30,7 @@ class DINConfig(ModelConfig):
     softmax: bool = False
     """Normalise the weights of a history to sum to 1. Off as in the paper, where their sum tells
     how strong the interest is."""
-    hidden: tuple[int, ...] = (200, 80)
+    hidden: Widths = (200, 80)
     """Width of each hidden layer of the perceptron."""
     activation: Activation = "dice"
     """``dice`` or ``relu``, in the perceptron."""
@@ -100,10 +100,19 @@ class DIN(nn.Module):
 
 
 def histories(layout: Layout) -> tuple[tuple[str, ...], ...]:
-    """Sequences with a candidate, those aligned with each other together."""
+    """Sequences with a candidate, those aligned with each other together.
+
+    Raises ValueError where a sequence and its candidate differ in width.
+    """
     groups: dict[str, list[str]] = {}
     for name, sequence in layout.sequences.items():
         if sequence.candidate is not None:
+            width = layout.fields[sequence.candidate]
+            if width != sequence.dim:
+                raise ValueError(
+                    f"{name!r} is {sequence.dim} wide, its candidate {sequence.candidate!r} {width}; "
+                    "they must have the same width"
+                )
             groups.setdefault(layout.aligned_root(name), []).append(name)
     return tuple(tuple(group) for group in groups.values())
 

@@ -10,13 +10,13 @@ from recsys.models.fields import FieldVectors, concatenated
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig
+from recsys.models.options import Activation, ModelConfig, Widths
 
 
 class DNNConfig(ModelConfig):
     """Options of ``dnn``."""
 
-    hidden: tuple[int, ...] = (400, 400, 400)
+    hidden: Widths = (400, 400, 400)
     """Width of each hidden layer."""
     activation: Activation = "relu"
     """``relu`` or ``dice``."""

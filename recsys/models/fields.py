@@ -20,16 +20,12 @@ class FieldVectors(nn.Module):
         layout: shape of the inputs.
         sequences: which sequences to pool; default: all.
         numeric_dim: width of embedded numbers; default: the commonest width of the others, or 16.
-
-    Raises ValueError for a layout without any feature.
     """
 
     def __init__(
         self, layout: Layout, *, sequences: tuple[str, ...] | None = None, numeric_dim: int | None = None
     ) -> None:
         super().__init__()
-        if not (layout.fields or layout.numerics or layout.sequences):
-            raise ValueError("a model needs at least one feature; the layout has none")
         self._fields = tuple(layout.fields)
         self._sequences = tuple(layout.sequences) if sequences is None else sequences
         widths = [*layout.fields.values(), *(sequence.dim for sequence in layout.sequences.values())]

@@ -45,7 +45,7 @@ class BatchNorm(nn.Module):
         statistics = self.statistics
         if not self.training:
             scale = self.weight * torch.rsqrt(statistics.variance + self.eps)
-            return torch.addcmul(self.bias - statistics.mean * scale, x, scale)
+            return torch.addcmul(self.bias, x - statistics.mean, scale)
         moments = statistics.update(x)
         inverse = torch.rsqrt(moments.variance + self.eps)
         standardised: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
@@ -107,7 +107,10 @@ class _Normalise(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, inverse, count)
         ctx.group = group
         scale = weight * inverse
-        return torch.addcmul(bias - mean * scale, x, scale)
+        result = torch.empty_like(x)
+        for part in tiles(x):
+            torch.addcmul(bias, x[part] - mean, scale, out=result[part])
+        return result
 
     @staticmethod
     @once_differentiable
@@ -118,31 +121,29 @@ class _Normalise(torch.autograd.Function):
             total += gradient[part].sum(0)
             projected += (x[part] - mean).mul_(gradient[part]).sum(0)
         projected *= inverse
-        slope, offset = _through_moments(total, projected, mean, inverse, count, ctx.group)
+        offset, slope = _through_moments(total, projected, inverse, count, ctx.group)
         scale = weight * inverse
-        slope, offset = scale * slope, scale * offset
         result = torch.empty_like(x)
         for part in tiles(x):
-            torch.addcmul(torch.addcmul(offset, x[part], slope), gradient[part], scale, out=result[part])
+            inner = torch.addcmul(gradient[part] - offset, x[part] - mean, slope)
+            torch.mul(inner, scale, out=result[part])
         return result, projected, total, None, None, None, None
 
 
 def _through_moments(
     total: Tensor,
     projected: Tensor,
-    mean: Tensor,
     inverse: Tensor,
     count: Tensor,
     group: dist.ProcessGroup | None,
 ) -> tuple[Tensor, Tensor]:
-    """``slope, offset``: a gradient g of the standardised x is ``(g + slope x + offset) inverse`` of x.
+    """``offset, slope``: a gradient g of x' = (x - mean) inverse is that of x through
+    ``(g - offset + slope (x - mean)) inverse``, which is ``(g - mean(g) - x' mean(g x')) inverse``.
 
-    From this rank's sums ``total`` of g and ``projected`` of g times the standardised x. Written out:
-    g - mean(g) - standardised x * mean(g * standardised x), with means over the rows of all ranks.
+    From this rank's sums ``total`` of g and ``projected`` of g x'; the means are over all ranks' rows.
     """
-    total, projected = sum_over_ranks(torch.stack([total, projected]), group) / count.clamp(min=1)
-    slope = -projected * inverse
-    return slope, -total - slope * mean
+    sums = sum_over_ranks(torch.stack([total, projected]), group) / count.clamp(min=1)
+    return sums[0], -sums[1] * inverse
 
 
 class _Dice(torch.autograd.Function):
@@ -160,10 +161,10 @@ class _Dice(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, alpha, mean, inverse, count)
         ctx.group = group
-        shift, rest = -mean * inverse, 1 - alpha
+        rest = 1 - alpha
         result = torch.empty_like(x)
         for part in tiles(x):
-            p = torch.addcmul(shift, x[part], inverse).sigmoid_()
+            p = (x[part] - mean).mul_(inverse).sigmoid_()
             torch.mul(torch.addcmul(alpha, p, rest), x[part], out=result[part])
         return result
 
@@ -171,11 +172,11 @@ class _Dice(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, alpha, mean, inverse, count = ctx.saved_tensors
-        shift, rest = -mean * inverse, 1 - alpha
+        rest = 1 - alpha
         total, projected, by_alpha = (torch.zeros_like(mean) for _ in range(3))
         result, inner = torch.empty_like(x), torch.empty_like(x)
         for part in tiles(x):
-            standard = torch.addcmul(shift, x[part], inverse)
+            standard = (x[part] - mean).mul_(inverse)
             p = torch.sigmoid(standard)
             weighted = gradient[part] * x[part]
             by_alpha += weighted.sum(0)
@@ -185,8 +186,8 @@ class _Dice(torch.autograd.Function):
             through = torch.mul(weighted, p.neg_().add_(1).mul_(rest), out=inner[part])
             total += through.sum(0)
             projected += standard.mul_(through).sum(0)
-        slope, offset = _through_moments(total, projected, mean, inverse, count, ctx.group)
-        slope, offset = slope * inverse, offset * inverse
+        offset, slope = _through_moments(total, projected, inverse, count, ctx.group)
         for part in tiles(x):
-            result[part].addcmul_(inner[part], inverse).addcmul_(x[part], slope).add_(offset)
+            through = inner[part].sub_(offset).addcmul_(x[part] - mean, slope)
+            result[part].addcmul_(through, inverse)
         return result, by_alpha, None, None, None, None

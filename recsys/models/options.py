@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from recsys.config import Section
 
 Activation = Literal["relu", "dice"]
+Widths = tuple[Annotated[int, Field(ge=1)], ...]
+"""Width of each layer."""
 
 
 class ModelConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,9 +35,12 @@ def record_of(path: Path) -> FileRecord:
 
 
 def save_tensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays by name as safetensors, making its folder."""
+    """Write arrays by name as safetensors, making its folder; raises OSError where the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    except SafetensorError as error:  # its own kind of OSError
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def check_file(path: Path, record: FileRecord, *, contents: bool = True) -> None:

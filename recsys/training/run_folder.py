@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from recsys.config import TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
 from recsys.errors import CheckpointError
-from recsys.training.record import read_metrics
+from recsys.training.record import METRICS_FILE, read_metrics
 
 VERSION = 1
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
@@ -142,3 +143,11 @@ class Run:
 def relative_to_run(dataset: Path, folder: Path) -> str:
     """Path of a dataset as a run folder stores it, so that both can be moved together."""
     return os.path.relpath(dataset.resolve(), folder.resolve())
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run wrote into a folder, and nothing else."""
+    for name in (RUN_FILE, RESULT_FILE, METRICS_FILE, "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)

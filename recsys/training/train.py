@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +12,18 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from recsys.config import ModelSettings, PlanSettings, SplitSettings, TrainSettings
+from recsys.config import ModelSettings, PlanSettings, TrainSettings
 from recsys.data.batches import Batches
 from recsys.data.dataset import Dataset
-from recsys.data.source import Data
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.planner import plan as make_plan
 from recsys.embeddings.tables import Tables
 from recsys.errors import CheckpointError, DataError
 from recsys.evaluation.metrics import auc, gauc, logloss
-from recsys.features.dataset_of import dataset_of
 from recsys.models import build_model, parse_options, table_dim
 from recsys.models.dropout import reseed
 from recsys.models.norm import set_process_group
 from recsys.progress import progress
-from recsys.schema import Schema
 from recsys.training.checkpoint import (
     ALL_DONE,
     Checkpoints,
@@ -41,7 +37,7 @@ from recsys.training.layout import layout_of
 from recsys.training.loop import Trainer
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
-from recsys.training.run_folder import Run, RunFile, RunResult, relative_to_run
+from recsys.training.run_folder import Run, RunFile, RunResult, clear, relative_to_run
 from recsys.training.scoring import labels_of, score_part
 from recsys.training.state import run_tensors
 from recsys.training.tables_of import build_tables
@@ -50,7 +46,7 @@ MONITORED = ("auc", "gauc", "logloss")
 
 
 def train(
-    data: Dataset | Data | None,
+    dataset: Dataset,
     output: str | Path,
     *,
     model: ModelSettings | Mapping[str, Any] | str,
@@ -58,32 +54,8 @@ def train(
     settings: TrainSettings | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    schema: Schema | str | Path | None = None,
-    split: SplitSettings | None = None,
-    label: str | None = None,
-    group: str | None = None,
 ) -> Run:
-    """Train a model; under ``torchrun`` every process calls this with the same arguments.
-
-    Args:
-        data: prepared dataset or its folder; or raw rows, which are prepared into ``output/dataset``.
-        output: run folder; gets checkpoints, ``metrics.jsonl`` and TensorBoard events.
-        model: name, or name and options.
-        plan: tables; default: planned from the dataset with the default settings.
-        settings: the run file's ``train`` block.
-        resume: go on from the latest checkpoint in ``output``; starts afresh where there is none.
-        overwrite: replace the run that stands in ``output``.
-        schema, split, label, group: how raw rows are read; see ``prepare``.
-
-    Returns:
-        The finished run; its weights are those of the best evaluation.
-
-    Raises:
-        ConfigError: unknown model or option.
-        CheckpointError: ``output`` holds another run, or its checkpoint is damaged.
-        Interrupted: a signal came; everything is saved.
-        TrainingError: the loss is not finite.
-    """
+    """Train a model on a prepared dataset; see ``recsys.train``, which also takes raw rows."""
     settings = settings or TrainSettings()
     chosen = _model_settings(model)
     parse_options(chosen.name, chosen.options)
@@ -91,8 +63,6 @@ def train(
     with distributed(settings.device) as ranks:
         if ranks.rank == 0:
             _claim(folder, resume=resume, overwrite=overwrite)
-            raw = {"schema": schema, "split": split, "label": label, "group": group}
-            dataset = dataset_of(data, folder / "dataset", **raw)  # type: ignore[arg-type]
             run_file = RunFile(
                 model=chosen.name,
                 options=chosen.options,
@@ -103,9 +73,7 @@ def train(
             _require_same_run(folder, run_file)
             run_file.save(folder)
         dist.barrier()
-        run_file = RunFile.load(folder)
-        dataset = Dataset.load(folder / run_file.dataset)
-        _train(dataset, folder, run_file, ranks)
+        _train(dataset, folder, RunFile.load(folder), ranks)
     return Run.load(folder)
 
 
@@ -259,8 +227,8 @@ def _plan(plan: Plan | str | Path | None, dataset: Dataset, model: ModelSettings
 
 def _claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Make the run folder ready; refuses to train over another run's checkpoints."""
-    if folder.exists() and overwrite and not resume:
-        shutil.rmtree(folder)
+    if overwrite and not resume:
+        clear(folder)
     if (folder / "checkpoints").exists() and not resume:
         raise CheckpointError(
             f"{folder} holds a run already: go on with it (--resume), or replace it (--force train)"

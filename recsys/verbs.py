@@ -1,0 +1,135 @@
+"""``plan`` and ``train`` for whatever a caller has: a prepared dataset, its folder, or raw rows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys.config import ModelSettings, PlanSettings, SplitSettings, TrainSettings
+from recsys.data.dataset import Dataset
+from recsys.data.source import Data
+from recsys.embeddings import planner
+from recsys.embeddings.plan import Plan
+from recsys.features.infer import infer
+from recsys.features.prepare import MANIFEST_FILE, prepare
+from recsys.schema import Schema
+
+if TYPE_CHECKING:
+    from recsys.training.run_folder import Run
+
+
+def plan(
+    data: Dataset | Data | None,
+    *,
+    settings: PlanSettings | None = None,
+    model_name: str | None = None,
+    output: str | Path | None = None,
+    schema: Schema | str | Path | None = None,
+    split: SplitSettings | None = None,
+    label: str | None = None,
+) -> Plan:
+    """Decide which tables a model gets, and how many rows and bytes each.
+
+    Args:
+        data: prepared dataset or its folder; or raw rows, which are prepared aside for their counts.
+        settings: the run file's ``plan`` block.
+        model_name: fixes the width of tables where the model has no choice (LR: 1).
+        output: folder that gets ``plan.json``.
+        schema, split, label: how raw rows are read; see ``prepare``.
+
+    Raises:
+        PlanError: an override that does not fit, or a budget below the smallest possible one.
+    """
+    if _is_prepared(data):
+        return planner.plan(_opened(data), settings=settings, model_name=model_name, output=output)
+    with tempfile.TemporaryDirectory(prefix="recsys-") as folder:
+        dataset = _prepared(data, Path(folder) / "dataset", schema, split, label, None)
+        return planner.plan(dataset, settings=settings, model_name=model_name, output=output)
+
+
+def train(
+    data: Dataset | Data | None,
+    output: str | Path,
+    *,
+    model: ModelSettings | Mapping[str, Any] | str,
+    plan: Plan | str | Path | None = None,
+    settings: TrainSettings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    schema: Schema | str | Path | None = None,
+    split: SplitSettings | None = None,
+    label: str | None = None,
+    group: str | None = None,
+) -> Run:
+    """Train a model; under ``torchrun`` every process calls this with the same arguments.
+
+    Args:
+        data: prepared dataset or its folder; or raw rows, which are prepared into ``output/dataset``.
+        output: run folder; gets checkpoints, ``metrics.jsonl`` and TensorBoard events.
+        model: name, or name and options.
+        plan: tables; default: planned from the dataset with the default settings.
+        settings: the run file's ``train`` block.
+        resume: go on from the latest checkpoint in ``output``; starts afresh where there is none.
+        overwrite: replace the run that stands in ``output``.
+        schema, split, label, group: how raw rows are read; see ``prepare``.
+
+    Returns:
+        The finished run; its weights are those of the best evaluation.
+
+    Raises:
+        ConfigError: unknown model or option.
+        CheckpointError: ``output`` holds another run, or its checkpoint is damaged.
+        Interrupted: a signal came; everything is saved.
+        TrainingError: the loss is not finite.
+    """
+    import torch.distributed as dist
+
+    from recsys.training import train as training
+    from recsys.training.distributed import distributed
+
+    folder = Path(output) / "dataset"
+    with distributed((settings or TrainSettings()).device) as ranks:
+        if _is_prepared(data):
+            dataset = _opened(data)
+        else:
+            if ranks.rank == 0 and not (resume and _is_prepared(folder)):
+                _prepared(data, folder, schema, split, label, group)
+            dist.barrier()
+            dataset = Dataset.load(folder)
+        return training.train(
+            dataset,
+            output,
+            model=model,
+            plan=plan,
+            settings=settings,
+            resume=resume,
+            overwrite=overwrite,
+        )
+
+
+def _is_prepared(data: Dataset | Data | None) -> bool:
+    """Whether this is a prepared dataset or the folder of one, rather than raw rows."""
+    if isinstance(data, Dataset):
+        return True
+    return isinstance(data, str | Path) and (Path(data) / MANIFEST_FILE).is_file()
+
+
+def _opened(data: Dataset | Data | None) -> Dataset:
+    return data if isinstance(data, Dataset) else Dataset.load(Path(str(data)))
+
+
+def _prepared(
+    data: Data | Dataset | None,
+    folder: Path,
+    schema: Schema | str | Path | None,
+    split: SplitSettings | None,
+    label: str | None,
+    group: str | None,
+) -> Dataset:
+    """A dataset made from raw rows; the schema is inferred where none is given."""
+    assert not isinstance(data, Dataset)
+    if schema is None:
+        schema = infer(data, label=label, group=group, split=split)
+    return prepare(data, schema, folder, split=split)
