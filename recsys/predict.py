@@ -53,12 +53,15 @@ def predict(
         polars for a path.
 
     Raises:
-        ConfigError: ``model`` is neither, or ``keep`` names a column that is not there.
+        ConfigError: ``model`` is neither, ``keep`` names a column that is not there, or ``output`` is
+            part of the log.
         SchemaError: a feature's column is missing, or a value is not of its type.
         BundleError, CheckpointError: the model is damaged.
         DataError: rows cannot be read, or the disk is full.
     """
     source = open_source(data)
+    if output is not None and Path(output).resolve() in {file.resolve() for file in source.files}:
+        raise ConfigError(f"output: {output} is a file of the log to score; name another")
     opened = _open(Path(model))
     kept = _kept(keep, opened.schema, source)
     if score_name in kept:
@@ -149,7 +152,7 @@ def _replaced(path: Path) -> Iterator[Path]:
     except pl.exceptions.PolarsError as error:
         if DISK_FULL not in str(error):
             raise
-        raise DataError(f"{path}: cannot be written: {DISK_FULL.lower()} on the device") from error
+        raise DataError(f"{path}: cannot be written: {DISK_FULL} on device") from error
     finally:
         aside.unlink(missing_ok=True)
 

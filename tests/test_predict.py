@@ -103,6 +103,24 @@ def test_a_full_disk_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_polars_own_error_of_a_full_disk_is_a_data_error(
+    bundle: Path, raw: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise pl.exceptions.ComputeError("underlying IO error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    with pytest.raises(DataError, match=r"scores\.parquet: cannot be written: No space left"):
+        predict(bundle, raw, tmp_path / "scores.parquet")
+
+
+def test_the_log_itself_is_never_replaced(bundle: Path, raw: pl.DataFrame, tmp_path: Path) -> None:
+    raw.write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(ConfigError, match=r"output: .*log\.parquet is a file of the log"):
+        predict(bundle, tmp_path, tmp_path / "log.parquet")
+    assert pl.read_parquet(tmp_path / "log.parquet").equals(raw)
+
+
 def test_what_is_no_model_is_refused_with_the_way_out(tmp_path: Path, raw: pl.DataFrame) -> None:
     with pytest.raises(ConfigError, match=r"neither a bundle .* nor a run folder"):
         predict(tmp_path, raw)

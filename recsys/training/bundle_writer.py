@@ -40,7 +40,7 @@ from recsys.serving.manifest import (
 from recsys.serving.quantise import Table, worthwhile
 from recsys.serving.scorer import Scorer
 from recsys.serving.selftest import SCORE, read_rows, store_rows
-from recsys.stage import STAGE_FILE, written_aside
+from recsys.stage import STAGE_FILE, StageRecord, written_aside
 from recsys.training.embedding_export import save_embeddings
 from recsys.training.raw_rows import encoded_rows
 
@@ -78,6 +78,7 @@ def write_bundle(
     dtype: ServeDtype | None = None,
     embeddings: tuple[str, ...] = (),
     measured_rows: int = MEASURED_ROWS,
+    record: StageRecord | None = None,
 ) -> Bundle:
     """Write a bundle, prove it, and move it into place.
 
@@ -88,11 +89,12 @@ def write_bundle(
             int8 or int4 is stored as float16.
         embeddings: features whose vectors are also written with their raw ids.
         measured_rows: held-out rows at most that quantisation's cost is measured on.
+        record: what the bundle is made from, for ``stage.json``.
 
     Raises:
         BundleError: a weight does not fit the type, or with float32 tables the bundle's scores are
             not the trained model's.
-        DataError: the disk is full.
+        DataError: the disk is full, or ``output`` holds other things than a bundle.
     """
     maps = row_maps(trained.plan, trained.dataset)
     features = bundle_features(trained.dataset, trained.plan)
@@ -134,6 +136,8 @@ def write_bundle(
             bytes=_bytes_per_part({name: record.bytes for name, record in files.items()}),
             files=files,
         ).save(folder)
+        if record is not None:
+            record.save(folder)
         Bundle.load(folder)  # what cannot be read back never takes the place of what could
     return Bundle.load(output, verify=False)
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.embeddings.plan import ServeDtype
 from recsys.serving.bundle import Bundle
+from recsys.serving.manifest import MANIFEST_FILE
+from recsys.stage import StageRecord, fingerprints, require_ours, settings_of
 from recsys.training.bundle_writer import MEASURED_ROWS, Trained, held_out, write_bundle
 from recsys.training.raw_rows import raw_rows
-from recsys.training.run_folder import Run
+from recsys.training.run_folder import RUN_FILE, Run
 
 if TYPE_CHECKING:
     from recsys.training.loaded import TrainedModel
@@ -49,11 +51,15 @@ def export(
         CheckpointError: the run is not finished, or damaged.
         BundleError: a weight does not fit the type, or the bundle's scores are not the model's.
         ConfigError: ``embeddings`` names a feature that has no vectors.
-        DataError: the dataset is gone, or the disk is full.
+        DataError: the dataset is gone, the disk is full, or ``output`` holds other things than a bundle.
     """
     from recsys.training.loaded import load_trained
 
+    require_ours(Path(output), MANIFEST_FILE)
     trained = load_trained(run.folder if isinstance(run, Run) else run)
+    checkpoints = trained.run.folder / "checkpoints"
+    read = [trained.run.folder / RUN_FILE, checkpoints / "best", trained.dataset.folder / "dataset.json"]
+    settings = settings_of({"dtype": dtype, "embeddings": list(embeddings)})
     stated = dict(metrics) if metrics is not None else validation_metrics(trained.run)
     return write_bundle(
         _parts(trained, stated),
@@ -61,6 +67,7 @@ def export(
         dtype=dtype,
         embeddings=tuple(dict.fromkeys(embeddings)),
         measured_rows=measured_rows,
+        record=StageRecord(stage="export", version=VERSION, inputs=fingerprints(read), settings=settings),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from recsys.embeddings.plan import ServeDtype
 from recsys.errors import BundleError, ConfigError, DataError, SchemaError
@@ -353,9 +354,17 @@ def test_a_full_disk_is_a_data_error_and_leaves_nothing(
     tmp_path: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("recsys.training.bundle_writer.save_tensors", full)
-    with pytest.raises(DataError, match="bundle: cannot be written: No space left"):
+    monkeypatch.setattr("recsys.serving.files.save_file", full)
+    with pytest.raises(DataError, match=r"bundle: cannot be written: .*No space left"):
         write_bundle(trained, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path, trained: Trained) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("sir")
+    with pytest.raises(DataError, match=r"letters: holds files but no manifest\.json"):
+        write_bundle(trained, tmp_path / "letters")
+    assert (tmp_path / "letters" / "dear.txt").read_text() == "sir"

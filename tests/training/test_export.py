@@ -20,7 +20,8 @@ from recsys.features.prepare import prepare
 from recsys.models import table_dim
 from recsys.predict import predict
 from recsys.serving.bundle import Bundle
-from recsys.training.export import export
+from recsys.stage import load_record
+from recsys.training.export import VERSION, export
 from recsys.training.loaded import load_trained, score_dataset
 from recsys.training.run_folder import Run
 from recsys.training.train import train
@@ -128,6 +129,15 @@ def test_the_manifest_names_model_metrics_and_cost(run: Run, bundle: Bundle) -> 
     assert cost is not None
     assert (cost.part, cost.rows) == ("test", run.dataset().manifest.rows["test"])
     assert abs(cost.cost) < 0.02
+
+
+def test_the_folder_records_what_it_was_made_from(run: Run, bundle: Bundle) -> None:
+    record = load_record(bundle.folder)
+    assert record is not None
+    assert (record.stage, record.version) == ("export", VERSION)
+    assert str(run.folder / "checkpoints" / "best") in record.inputs
+    assert record.settings == {"dtype": None, "embeddings": ["item", "user"]}
+    assert "stage.json" not in bundle.manifest.files
 
 
 @pytest.mark.usefixtures("same_graph")
