@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from recsys.config import SplitSettings
 
 T = TypeVar("T")
+_NOISY = ("torch.fx._symbolic_trace", "torch.onnx._internal.exporter._registration")
+"""Loggers that warn on import of what recsys does not use."""
 
 
 class Verbs(TyperGroup):
@@ -483,5 +485,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in given:
         given = ["--debug", *(argument for argument in given if argument != "--debug")]
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # says that torchrec is dated
+    for noisy in _NOISY:
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     app(given, prog_name="recsys")
