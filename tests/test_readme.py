@@ -47,7 +47,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
     for line in run:
         execute(shlex.split(line), tmp_path)
     scores = pl.read_parquet(tmp_path / "scores.parquet")
-    assert scores.height == 40_000
+    assert scores.height == 20_000
     assert scores["score"].is_between(0, 1).all()
     assert (tmp_path / "bundle-int4" / "embeddings" / "item_id.parquet").exists()
     (code,) = blocks("python")
