@@ -34,6 +34,7 @@ class Bar:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self.note = ""
+        self._skipped = 0
         self._started = time.monotonic()
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
@@ -41,6 +42,11 @@ class Bar:
         self.done += count
         if note is not None:
             self.note = note
+
+    def skip(self, count: int) -> None:
+        """Count work that an earlier run did; it says nothing about the speed of this one."""
+        self.done += count
+        self._skipped += count
 
     @property
     def seconds(self) -> float:
@@ -50,12 +56,12 @@ class Bar:
     @property
     def speed(self) -> float:
         """Units per second so far."""
-        return self.done / max(self.seconds, 1e-9)
+        return (self.done - self._skipped) / max(self.seconds, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds to go at the speed so far; None while that cannot be told."""
-        if self.total is None or self.done == 0:
+        if self.total is None or self.done == self._skipped:
             return None
         return max(self.total - self.done, 0) / self.speed
 

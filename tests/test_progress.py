@@ -95,3 +95,13 @@ def test_durations(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("count", "text"), [(999, "999 B"), (1_000, "1.0 kB"), (5e12, "5.0 TB")])
 def test_sizes(count: float, text: str) -> None:
     assert size(count) == text
+
+
+def test_work_of_an_earlier_run_counts_as_done_but_not_as_speed() -> None:
+    bar = Bar("train", total=2_000, unit="rows")
+    bar.skip(1_000)
+    assert bar.done == 1_000
+    assert bar.speed == 0
+    assert bar.seconds_left is None
+    bar.advance(10)
+    assert bar.speed * bar.seconds == pytest.approx(10, rel=0.1)

@@ -110,7 +110,7 @@ def _train(dataset: Dataset, folder: Path, run_file: RunFile, ranks: Distributed
         )
         if latest is not None:
             trainer.position = _restore(latest, parts)
-            bar.advance(min(trainer.position.step * settings.batch_size, total))
+            bar.skip(min(trainer.position.step * settings.batch_size, total))
         if ranks.rank == 0:
             trainer.recorder = Recorder(folder, trainer.position.step)
         try:
