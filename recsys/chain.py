@@ -157,7 +157,7 @@ def _do(stage: Stage, place: Place, *, forced: bool) -> Outcome:
     """Make a stage unless it is up to date, and say which and why."""
     folder = place.folder(stage.name)
     wanted = stage.wanted(place)
-    reason = "forced" if forced else why_redo(folder, wanted)
+    reason = why_redo(folder, wanted) or ("asked for" if forced else None)
     record = load_record(folder)
     if stage.name == "infer" and not forced and _schema_by_hand(place, record):
         since = wanted.reason_stale(record) if record is not None else None

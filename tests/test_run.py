@@ -162,7 +162,7 @@ def test_another_split_leaves_the_schema(case: Case) -> None:
 def test_force_redoes_one_stage_and_what_changed_after_it(case: Case) -> None:
     case.run()
     assert case.run(force=["prepare"]) == states(prepare="made")
-    assert case.why("prepare") == "forced"
+    assert case.why("prepare") == "asked for"
 
 
 def test_a_schema_edited_by_hand_is_kept_and_followed(case: Case) -> None:
@@ -310,6 +310,37 @@ def test_an_interrupted_training_goes_on(finished: Case) -> None:
     (run_folder / "stage.json").unlink()
     finished.run("train.seed=3", until="train")
     assert "going on where it stood" not in "".join(finished.said)
+
+
+def torchrun(case: Case, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "recsys"]
+    flags = ["--data", str(case.folder), "--output", str(case.out)]
+    return subprocess.run(
+        [*command, "train", str(case.file), *flags, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.distributed
+def test_under_torchrun_the_first_process_prepares_and_both_train(case: Case) -> None:
+    pytest.importorskip("torchrec")
+    result = torchrun(case)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("not made yet") == 5
+    assert (case.out / "run" / "result.json").exists()
+    assert case.run(until="train") == states(train="up to date")
+
+
+@pytest.mark.distributed
+def test_under_torchrun_a_failure_of_the_first_process_ends_the_others(case: Case) -> None:
+    pytest.importorskip("torchrec")
+    log().drop("clicked").write_parquet(case.folder / "log.parquet")
+    result = torchrun(case)
+    assert result.returncode == 1
+    assert "no column 'clicked'" in result.stderr
 
 
 def test_a_misspelt_model_option_is_refused_before_anything_is_made(case: Case) -> None:
