@@ -39,7 +39,7 @@ _HOMES = {
     "infer": "recsys.features.infer",
     "load_config": "recsys.config",
     "plan": "recsys.verbs",
-    "predict": "recsys.predict",
+    "predict": "recsys.prediction",
     "prepare": "recsys.features.prepare",
     "rank": "recsys.features.ranking",
     "run": "recsys.chain",

@@ -306,7 +306,7 @@ def predict(
     """Score raw rows, from a bundle or from a run's best checkpoint."""
     _begin("predict", data)
     from recsys import summary
-    from recsys.predict import predict as score
+    from recsys.prediction import predict as score
 
     kept = None if keep is None else _names(keep)
     scored = score(model, data, output, keep=kept, score_name=score_name)
@@ -424,7 +424,7 @@ def _stage_of(
     root: Path | None,
     output: Path | None,
     overrides: list[str] | None,
-    resume: bool = False,
+    resume: bool | None = None,
 ) -> None:
     """Redo one stage of a run file, after bringing those before it up to date."""
     from recsys import chain, summary

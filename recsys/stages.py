@@ -321,9 +321,9 @@ def _train(place: Place) -> Made:
     folder = place.folder("train")
     wanted = STAGES["train"].wanted(place)
     resume = _resumable(folder, wanted) if place.resume is None else place.resume
-    if resume:
+    if resume and (folder / "checkpoints" / "latest").exists():
         say("          going on where it stood")
-    elif folder.exists():
+    elif not resume and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     wanted.save(folder, STARTED)

@@ -18,7 +18,7 @@ from recsys.embeddings.planner import plan
 from recsys.errors import CheckpointError
 from recsys.features.prepare import prepare
 from recsys.models import table_dim
-from recsys.predict import predict
+from recsys.prediction import predict
 from recsys.serving.bundle import Bundle
 from recsys.stage import load_record
 from recsys.training.export import VERSION, export
@@ -170,7 +170,7 @@ class Blocker:
             raise ModuleNotFoundError(f"{name} must not be needed to score a bundle")
 
 sys.meta_path.insert(0, Blocker())
-from recsys.predict import predict
+from recsys.prediction import predict
 predict(*sys.argv[1:])
 """
 

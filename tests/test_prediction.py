@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from recsys.errors import CheckpointError, ConfigError, DataError, SchemaError
-from recsys.predict import predict
+from recsys.prediction import predict
 from recsys.training.bundle_writer import write_bundle
 from tests.serving import made
 
