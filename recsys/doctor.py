@@ -22,7 +22,7 @@ from recsys.errors import InstallationError
 from recsys.progress import size
 
 TORCH, FBGEMM, TORCHREC = "2.13.0", "1.8.0", "1.8.0"
-LIGHT_VERBS = "infer, rank, prepare, plan, synth, doctor, and evaluate --scores"
+LIGHT_VERBS = "infer, rank, prepare, plan, synth, doctor, and evaluate on a table of scores"
 TRAIN_PACKAGES = (
     "tensordict",
     "pyre-extensions",
@@ -89,6 +89,8 @@ def doctor(*, deep: bool = False, version_of: Lookup | None = None, folder: Path
     checks = [_python(), _system(full), *_base(lookup)]
     if full:
         checks += [*_trio(lookup), *_training(lookup)]
+    elif lookup("onnxruntime") is None:
+        checks.append(Check("onnxruntime", "note", "not installed", "predict needs it to score a bundle"))
     checks += _machine(folder)
     if deep and full:
         checks.append(_deep())
@@ -192,6 +194,8 @@ def _training(lookup: Lookup) -> Iterator[Check]:
     for name in TRAIN_PACKAGES:
         if lookup(name) is None:
             yield Check(name, "wrong", "not installed", "pip install -r requirements/train.txt")
+    if lookup("matplotlib") is None:
+        yield Check("matplotlib", "note", "not installed", "without it runs have no report.html")
 
 
 def _machine(folder: Path) -> Iterator[Check]:

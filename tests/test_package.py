@@ -43,4 +43,4 @@ def test_every_verb_is_a_function_even_when_every_module_is_loaded() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="recsys"):
         _ = recsys.nothing
-    assert dir(recsys) == recsys.__all__
+    assert dir(recsys) == sorted(recsys.__all__)
