@@ -161,10 +161,10 @@ class _Dice(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, alpha, mean, inverse, count)
         ctx.group = group
-        rest = 1 - alpha
+        shift, rest = -mean * inverse, 1 - alpha
         result = torch.empty_like(x)
         for part in tiles(x):
-            p = (x[part] - mean).mul_(inverse).sigmoid_()
+            p = torch.addcmul(shift, x[part], inverse).sigmoid_()
             torch.mul(torch.addcmul(alpha, p, rest), x[part], out=result[part])
         return result
 
@@ -172,22 +172,21 @@ class _Dice(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, alpha, mean, inverse, count = ctx.saved_tensors
-        rest = 1 - alpha
+        shift, rest = -mean * inverse, 1 - alpha
         total, projected, by_alpha = (torch.zeros_like(mean) for _ in range(3))
         result, inner = torch.empty_like(x), torch.empty_like(x)
         for part in tiles(x):
-            standard = (x[part] - mean).mul_(inverse)
+            standard = torch.addcmul(shift, x[part], inverse)
             p = torch.sigmoid(standard)
             weighted = gradient[part] * x[part]
-            by_alpha += weighted.sum(0)
             torch.mul(torch.addcmul(alpha, p, rest), gradient[part], out=result[part])
-            weighted *= p
-            by_alpha -= weighted.sum(0)
-            through = torch.mul(weighted, p.neg_().add_(1).mul_(rest), out=inner[part])
-            total += through.sum(0)
-            projected += standard.mul_(through).sum(0)
-        offset, slope = _through_moments(total, projected, inverse, count, ctx.group)
+            torch.ops.aten.sigmoid_backward.grad_input(weighted, p, grad_input=inner[part])
+            by_alpha += weighted.addcmul_(weighted, p, value=-1).sum(0)
+            total += inner[part].sum(0)
+            projected += standard.mul_(inner[part]).sum(0)
+        offset, slope = _through_moments(total * rest, projected * rest, inverse, count, ctx.group)
+        scale = rest * inverse
+        slope, offset = slope * inverse, -(offset + slope * mean) * inverse
         for part in tiles(x):
-            through = inner[part].sub_(offset).addcmul_(x[part] - mean, slope)
-            result[part].addcmul_(through, inverse)
+            result[part].addcmul_(inner[part], scale).addcmul_(x[part], slope).add_(offset)
         return result, by_alpha, None, None, None, None
