@@ -12,10 +12,11 @@ from recsys import ranks
 from recsys.config import RunConfig, load_config
 from recsys.doctor import require_training
 from recsys.errors import ConfigError, did_you_mean
+from recsys.place import SCHEMA_FILE, Place
 from recsys.progress import duration, progress, say
 from recsys.results import report_of, write_report
 from recsys.stage import StageRecord, is_edited, load_record, settings_of, why_redo
-from recsys.stages import SCHEMA_FILE, STAGES, Place, Stage, train_here
+from recsys.stages import STAGES, Stage, train_here
 
 if TYPE_CHECKING:
     from recsys.report.run_report import StageTime

@@ -13,22 +13,37 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 from recsys import __version__, ranks
-from recsys.errors import ConfigError, RecsysError
+from recsys.errors import RecsysError
+from recsys.flags import (
+    DataRoot,
+    Label,
+    Log,
+    Output,
+    Overrides,
+    RunFile,
+    SchemaFile,
+    Split,
+    is_run_file,
+    names,
+    needed,
+    refuse,
+    refuse_with_data,
+    schema_file,
+    split_rule,
+)
 from recsys.progress import Silent, Terminal, reporting, say
 
 if TYPE_CHECKING:
     import polars as pl
     from typer import Context
 
-    from recsys.config import SplitSettings
 
-T = TypeVar("T")
 _NOISY = ("torch.fx._symbolic_trace", "torch.onnx._internal.exporter._registration")
 """Loggers that warn on import of what recsys does not use."""
 
@@ -90,32 +105,6 @@ def _options(
     pass
 
 
-RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML).")]
-Log = Annotated[
-    str,
-    typer.Argument(metavar="DATA", help="Parquet file, folder, glob or CSV file; or a run file (.yaml)."),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="Folder that the run file's data paths start from."),
-]
-Output = Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Folder to write to.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the run file; may be repeated."),
-]
-SchemaFile = Annotated[
-    Path | None, typer.Option("--schema", metavar="FILE", help="Schema that 'recsys infer' wrote.")
-]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        "--split", metavar="YAML", help="Split rule as in a run file: '{by: ratio, key: user_id}'."
-    ),
-]
-Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column that holds 0 or 1.")]
-
-
 @app.command()
 def infer(
     data: Log,
@@ -130,10 +119,10 @@ def infer(
 ) -> None:
     """Find what each column is, and write a schema that a person can edit."""
     _begin("infer", data)
-    if _is_run_file(data):
-        _refuse(label=label, group=group, weight=weight, timestamp=timestamp, ignore=ignore)
+    if is_run_file(data):
+        refuse(label=label, group=group, weight=weight, timestamp=timestamp, ignore=ignore)
         return _stage_of(data, "infer", root, output, overrides)
-    _refuse_with_data(root, overrides)
+    refuse_with_data(root, overrides)
     from recsys import summary
     from recsys.features.infer import infer as find
 
@@ -143,7 +132,7 @@ def infer(
         group=group,
         weight=weight,
         timestamp=timestamp,
-        ignore=_names(ignore),
+        ignore=names(ignore),
         output=output,
     )
     summary.show_schema(schema, output)
@@ -163,15 +152,15 @@ def rank(
 ) -> None:
     """Rank columns by what they tell about the label, beyond what chance would."""
     _begin("rank", data)
-    if _is_run_file(data):
-        _refuse(schema=schema, label=label, split=split, keep=keep)
+    if is_run_file(data):
+        refuse(schema=schema, label=label, split=split, keep=keep)
         return _stage_of(data, "rank", root, output, overrides)
-    _refuse_with_data(root, overrides)
-    rule = _split_rule(split)
+    refuse_with_data(root, overrides)
+    rule = split_rule(split)
     from recsys import summary
     from recsys.features.ranking import rank as score
 
-    ranking = score(data, _schema_file(schema), label=label, split=rule, keep=keep, output=output)
+    ranking = score(data, schema_file(schema), label=label, split=rule, keep=keep, output=output)
     summary.show_ranking(ranking.table)
     return None
 
@@ -188,12 +177,12 @@ def prepare(
 ) -> None:
     """Encode a log: vocabularies and scales from train rows, ids for every row."""
     _begin("prepare", data)
-    if _is_run_file(data):
-        _refuse(schema=schema, split=split, min_count=None if min_count == 1 else min_count)
+    if is_run_file(data):
+        refuse(schema=schema, split=split, min_count=None if min_count == 1 else min_count)
         return _stage_of(data, "prepare", root, output, overrides)
-    _refuse_with_data(root, overrides)
-    rule = _split_rule(split)
-    schema, output = _needed("--schema", _schema_file(schema)), _needed("--output", output)
+    refuse_with_data(root, overrides)
+    rule = split_rule(split)
+    schema, output = needed("--schema", schema_file(schema)), needed("--output", output)
     from recsys import summary
     from recsys.features.prepare import prepare as encode
 
@@ -216,10 +205,10 @@ def plan(
 ) -> None:
     """Solve the rows of every table from the bytes one can afford."""
     _begin("plan", dataset)
-    if _is_run_file(dataset):
-        _refuse(bytes=size, model=model)
+    if is_run_file(dataset):
+        refuse(bytes=size, model=model)
         return _stage_of(dataset, "plan", root, output, overrides)
-    _refuse_with_data(root, overrides)
+    refuse_with_data(root, overrides)
     from recsys import summary
     from recsys.config import PlanSettings
     from recsys.embeddings.planner import plan as solve
@@ -270,21 +259,21 @@ def evaluate(
 ) -> None:
     """Exact AUC, GAUC, logloss, NE and calibration, whole and by slices."""
     _begin("evaluate", data)
-    if _is_run_file(data):
-        _refuse(label=label, score=score, group=group, weight=weight, logits=logits)
+    if is_run_file(data):
+        refuse(label=label, score=score, group=group, weight=weight, logits=logits)
         named = [f"evaluate.by=[{','.join(by)}]"] if by else []
         return _stage_of(data, "evaluate", root, output, [*(overrides or ()), *named])
     from recsys import summary
     from recsys.evaluation import evaluate as measure
 
-    _refuse_with_data(root, overrides)
+    refuse_with_data(root, overrides)
     evaluation = measure(
         data,
         label=label or "label",
         score=score or "score",
         group=group,
         weight=weight,
-        by=_names(by),
+        by=names(by),
         scores_are="logits" if logits else "probabilities",
         output=output,
     )
@@ -308,7 +297,7 @@ def predict(
     from recsys import summary
     from recsys.prediction import predict as score
 
-    kept = None if keep is None else _names(keep)
+    kept = None if keep is None else names(keep)
     scored = score(model, data, output, keep=kept, score_name=score_name)
     summary.show_scores(cast("pl.DataFrame", scored), output)
 
@@ -332,17 +321,17 @@ def export(
     from recsys.doctor import require_training
 
     require_training()
-    if _is_run_file(str(source)):
+    if is_run_file(str(source)):
         named = [f"export.dtype={dtype}"] if dtype else []
         named += [f"export.embeddings=[{','.join(embeddings)}]"] if embeddings else []
         return _stage_of(str(source), "export", root, output, [*(overrides or ()), *named])
-    _refuse_with_data(root, overrides)
-    output = _needed("--output", output)
+    refuse_with_data(root, overrides)
+    output = needed("--output", output)
     from recsys import summary
     from recsys.config import ExportSettings
     from recsys.training.export import export as write
 
-    settings = ExportSettings.parse(dtype=dtype, embeddings=_names(embeddings))
+    settings = ExportSettings.parse(dtype=dtype, embeddings=names(embeddings))
     summary.show_bundle(write(source, output, dtype=settings.dtype, embeddings=settings.embeddings))
     return None
 
@@ -414,10 +403,6 @@ def _begin(verb: str, subject: str) -> None:
     say(f"recsys {__version__} {verb} {subject}".rstrip())
 
 
-def _is_run_file(argument: str) -> bool:
-    return argument.endswith((".yaml", ".yml"))
-
-
 def _stage_of(
     file: str,
     stage: str,
@@ -439,44 +424,6 @@ def _stage_of(
         resume=resume,
     )
     summary.show_run(finished)
-
-
-def _refuse(**flags: object) -> None:
-    """Flags that a run file has settings for."""
-    for name, value in flags.items():
-        if value:
-            raise ConfigError(
-                f"--{name.replace('_', '-')} is for data given by path; here the run file says it"
-            )
-
-
-def _refuse_with_data(root: Path | None, overrides: list[str] | None) -> None:
-    """Flags that change a run file where there is none."""
-    for name, value in (("--data", root), ("--set", overrides)):
-        if value:
-            raise ConfigError(f"{name} changes a run file, and none is given")
-
-
-def _needed(flag: str, value: T | None) -> T:
-    if value is None:
-        raise ConfigError(f"{flag} is missing")
-    return value
-
-
-def _schema_file(path: Path | None) -> Path | None:
-    """The schema of a path that may be the folder it was written to."""
-    return path / "schema.yaml" if path is not None and path.is_dir() else path
-
-
-def _split_rule(text: str | None) -> SplitSettings | None:
-    from recsys.config import parse_split
-
-    return None if text is None else parse_split(text)
-
-
-def _names(given: list[str] | None) -> tuple[str, ...]:
-    """Names of a flag that may be repeated and may hold several: ``--by a,b --by c``."""
-    return tuple(name.strip() for text in given or () for name in text.split(",") if name.strip())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

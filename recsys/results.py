@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.errors import InstallationError
+from recsys.place import PLAN_FILE
 from recsys.progress import say
 from recsys.stage import settings_of
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from recsys.config import RunConfig
     from recsys.embeddings.plan import Plan
     from recsys.evaluation import Evaluation
+    from recsys.place import Place
     from recsys.report.run_report import StageTime
     from recsys.serving.manifest import BundleManifest
-    from recsys.stages import Place
 
 REPORT_FILE = "report.html"
 REFERENCES_FILE = "references.json"
@@ -63,7 +64,7 @@ def load_evaluation(place: Place) -> Evaluation | None:
 def load_plan(place: Place) -> Plan | None:
     from recsys.embeddings.plan import Plan
 
-    path = place.folder("plan") / "plan.json"
+    path = place.folder("plan") / PLAN_FILE
     return Plan.load(path) if path.is_file() else None
 
 

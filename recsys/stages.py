@@ -7,11 +7,9 @@ up to date needs no torch.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from recsys import ranks
-from recsys.config import FilesSplit, RunConfig
+from recsys.config import FilesSplit
 from recsys.doctor import require_training
 from recsys.errors import DataError
+from recsys.place import PLAN_FILE, SCHEMA_FILE, Place
 from recsys.progress import say
 from recsys.results import save_references
 from recsys.stage import (
@@ -36,81 +35,10 @@ from recsys.stage import (
 
 if TYPE_CHECKING:
     from recsys.config import SplitSettings
-    from recsys.data.dataset import Dataset
-    from recsys.data.split import Parts
 
-SCHEMA_FILE = "schema.yaml"
 SCORE = "__score__"
 STARTED = "started.json"
 """The record of a training that has begun; an interrupted run with the same one is resumed."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A run file and the folder of its outputs."""
-
-    config: RunConfig
-    resume: bool | None = None
-    """Whether training goes on where it stood; None: where an interrupted one matches."""
-
-    @property
-    def root(self) -> Path:
-        """Folder of all outputs."""
-        return self.config.folder
-
-    def folder(self, stage: str) -> Path:
-        """Folder of one stage's outputs."""
-        return self.root / STAGES[stage].folder
-
-    @property
-    def schema(self) -> Path:
-        return self.folder("infer") / SCHEMA_FILE
-
-    @property
-    def dataset(self) -> Dataset:
-        from recsys.data.dataset import Dataset
-
-        return Dataset.load(self.folder("prepare"))
-
-    @property
-    def data(self) -> Path | None:
-        """Path of the log; None where the split names three files."""
-        if self.config.data.path is None:
-            return None
-        return _under(self.config.data.root, self.config.data.path)
-
-    @property
-    def split(self) -> SplitSettings:
-        """The split rule, its paths resolved."""
-        split = self.config.split
-        if not isinstance(split, FilesSplit):
-            return split
-        root = self.config.data.root
-        paths = {part: str(_under(root, getattr(split, part))) for part in ("train", "valid", "test")}
-        return split.model_copy(update=paths)
-
-    @cached_property
-    def parts(self) -> Parts:
-        """The log, split; reads footers only."""
-        from recsys.data.split import split_source
-
-        return split_source(self.split, self.data)
-
-    @cached_property
-    def log(self) -> dict[str, Fingerprint]:
-        """Fingerprints of the log's files, by absolute path."""
-        return {str(Path(path).resolve()): found for path, found in self.parts.fingerprints().items()}
-
-    def kept(self) -> tuple[str, ...] | None:
-        """Features that ranking keeps for the stages that follow; None: all."""
-        if self.config.rank.keep is None:
-            return None
-        path = self.folder("rank") / "ranking.json"
-        return tuple(json.loads(path.read_text(encoding="utf-8"))["kept"])
-
-
-def _under(root: Path, path: str) -> Path:
-    return root / Path(path).expanduser()
 
 
 @dataclass(frozen=True)
@@ -128,7 +56,6 @@ class Stage:
     name: str
     version_at: str
     """Where its version stands, ``module:NAME``: beside the code that makes the stage."""
-    folder: str
     inputs: Callable[[Place], dict[str, Fingerprint]]
     settings: Callable[[Place], Mapping[str, Any]]
     make: Callable[[Place], Made]
@@ -309,7 +236,7 @@ def train_here(place: Place, *, resume: bool) -> Made:
         place.dataset,
         place.folder("train"),
         model=place.config.model,
-        plan=Plan.load(place.folder("plan") / "plan.json"),
+        plan=Plan.load(place.folder("plan") / PLAN_FILE),
         settings=place.config.train,
         resume=resume,
     )
@@ -408,7 +335,6 @@ STAGES: dict[str, Stage] = {
         Stage(
             "infer",
             "recsys.features.infer:VERSION",
-            "schema",
             lambda place: place.log,
             _infer_settings,
             _infer,
@@ -417,7 +343,6 @@ STAGES: dict[str, Stage] = {
         Stage(
             "rank",
             "recsys.features.ranking:VERSION",
-            "ranking",
             _rank_inputs,
             _rank_settings,
             _rank,
@@ -426,7 +351,6 @@ STAGES: dict[str, Stage] = {
         Stage(
             "prepare",
             "recsys.features.prepare:VERSION",
-            "dataset",
             _rank_inputs,
             _prepare_settings,
             _prepare,
@@ -435,16 +359,14 @@ STAGES: dict[str, Stage] = {
         Stage(
             "plan",
             "recsys.embeddings.planner:VERSION",
-            "plan",
             _plan_inputs,
             _plan_settings,
             _plan,
-            ("plan.json",),
+            (PLAN_FILE,),
         ),
         Stage(
             "train",
             "recsys.training.run_folder:VERSION",
-            "run",
             _train_inputs,
             _train_settings,
             _train,
@@ -453,7 +375,6 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluate",
             "recsys.evaluation.evaluate:EVALUATE_VERSION",
-            "evaluation",
             _evaluate_inputs,
             _evaluate_settings,
             _evaluate,
@@ -462,7 +383,6 @@ STAGES: dict[str, Stage] = {
         Stage(
             "export",
             "recsys.training.export:VERSION",
-            "bundle",
             _export_inputs,
             _export_settings,
             _export,

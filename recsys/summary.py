@@ -9,9 +9,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from recsys.place import FOLDERS, Place
 from recsys.progress import size
 from recsys.results import load_bundle, load_evaluation, load_plan, load_references, report_of
-from recsys.stages import STAGES, Place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -233,7 +233,7 @@ def _show_bytes(place: Place, console: Console) -> None:
 
 def _show_places(place: Place, console: Console) -> None:
     """Where everything lies."""
-    found = {stage: place.folder(stage) for stage in STAGES} | {"report": report_of(place)}
+    found = {stage: place.folder(stage) for stage in FOLDERS} | {"report": report_of(place)}
     console.print()
     for name, path in found.items():
         if path.exists():
