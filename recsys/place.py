@@ -1,0 +1,97 @@
+"""Where a run's inputs and outputs lie."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.config import FilesSplit, RunConfig
+
+if TYPE_CHECKING:
+    from recsys.config import SplitSettings
+    from recsys.data.dataset import Dataset
+    from recsys.data.split import Parts
+    from recsys.stage import Fingerprint
+
+FOLDERS = {
+    "infer": "schema",
+    "rank": "ranking",
+    "prepare": "dataset",
+    "plan": "plan",
+    "train": "run",
+    "evaluate": "evaluation",
+    "export": "bundle",
+}
+"""Stage → its folder; in the order of the chain."""
+SCHEMA_FILE, PLAN_FILE = "schema.yaml", "plan.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run file and the folder of its outputs."""
+
+    config: RunConfig
+    resume: bool | None = None
+    """Whether training goes on where it stood; None: where an interrupted one matches."""
+
+    @property
+    def root(self) -> Path:
+        """Folder of all outputs."""
+        return self.config.folder
+
+    def folder(self, stage: str) -> Path:
+        """Folder of one stage's outputs."""
+        return self.root / FOLDERS[stage]
+
+    @property
+    def schema(self) -> Path:
+        return self.folder("infer") / SCHEMA_FILE
+
+    @property
+    def dataset(self) -> Dataset:
+        from recsys.data.dataset import Dataset
+
+        return Dataset.load(self.folder("prepare"))
+
+    @property
+    def data(self) -> Path | None:
+        """Path of the log; None where the split names three files."""
+        if self.config.data.path is None:
+            return None
+        return _under(self.config.data.root, self.config.data.path)
+
+    @property
+    def split(self) -> SplitSettings:
+        """The split rule, its paths resolved."""
+        split = self.config.split
+        if not isinstance(split, FilesSplit):
+            return split
+        root = self.config.data.root
+        paths = {part: str(_under(root, getattr(split, part))) for part in ("train", "valid", "test")}
+        return split.model_copy(update=paths)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The log, split; reads footers only."""
+        from recsys.data.split import split_source
+
+        return split_source(self.split, self.data)
+
+    @cached_property
+    def log(self) -> dict[str, Fingerprint]:
+        """Fingerprints of the log's files, by absolute path."""
+        return {str(Path(path).resolve()): found for path, found in self.parts.fingerprints().items()}
+
+    def kept(self) -> tuple[str, ...] | None:
+        """Features that ranking keeps for the stages that follow; None: all."""
+        if self.config.rank.keep is None:
+            return None
+        path = self.folder("rank") / "ranking.json"
+        return tuple(json.loads(path.read_text(encoding="utf-8"))["kept"])
+
+
+def _under(root: Path, path: str) -> Path:
+    return root / Path(path).expanduser()
