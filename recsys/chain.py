@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from recsys.report.run_report import StageTime
 
 BY_HAND = "written by hand, kept"
+_MOST_NOTES = 8
+"""Notes of one stage that are said; all of them stand in its folder."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def run(
     stages = _stages_until(until)
     if STAGES["train"] in stages:
         _check_model(place)
+    _check_columns(place, stages)
     outcomes = []
     for stage in stages:
         outcomes.append(_do(stage, place, forced=stage.name in force))
@@ -154,6 +157,21 @@ def _check_model(place: Place) -> None:
     parse_options(model.name, model.options)
 
 
+def _check_columns(place: Place, stages: Sequence[Stage]) -> None:
+    """Refuse a misspelt column of the last stages before the first ones take their time."""
+    config = place.config
+    asked = {"evaluate": ("by", config.evaluate.by), "export": ("embeddings", config.export.embeddings)}
+    for stage, (key, names) in asked.items():
+        if names and STAGES[stage] in stages:
+            columns = place.parts.columns
+            for name in names:
+                if name not in columns:
+                    raise ConfigError(
+                        f"{stage}.{key}: {place.parts.name} has no column {name!r}; "
+                        f"{did_you_mean(name, columns)}"
+                    )
+
+
 def _do(stage: Stage, place: Place, *, forced: bool) -> Outcome:
     """Make a stage unless it is up to date, and say which and why."""
     folder = place.folder(stage.name)
@@ -177,6 +195,10 @@ def _do(stage: Stage, place: Place, *, forced: bool) -> Outcome:
     speed = outcome.rows_per_second
     rate = f", {speed:,.0f} rows/s" if speed else ""
     say(f"{'':<9} done in {duration(record.seconds)}{rate}")
+    for note in made.notes[:_MOST_NOTES]:
+        say(f"{'':<9} note: {note}")
+    if len(made.notes) > _MOST_NOTES:
+        say(f"{'':<9} and {len(made.notes) - _MOST_NOTES} more notes in {folder}")
     return outcome
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from recsys.embeddings.plan import ServeDtype, UpdatePath, VocabularyMode
 from recsys.errors import ConfigError, did_you_mean
 from recsys.schema import Kind, Role, Side, Transform, ValueType
+from recsys.strict_yaml import parse_yaml, read_yaml
 
 
 class Section(BaseModel):
@@ -168,6 +169,16 @@ class PlanSettings(Section):
     """Tables up to this size take the ``dense`` update path, larger ones the ``fused`` path."""
     tables: dict[str, TableSettings] = {}
     """Overrides by table name."""
+
+    @field_validator("bytes", "dense_below")
+    @classmethod
+    def _is_a_size(cls, value: int | str | None) -> int | str | None:
+        if value is not None:
+            try:
+                parse_bytes(value)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+        return value
 
 
 class ModelSettings(BaseModel):
@@ -324,21 +335,28 @@ def parse_bytes(value: int | str) -> int:
     Raises ConfigError for anything else.
     """
     if isinstance(value, int):
-        return value
+        return _positive(value, value)
     units = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
     text = value.strip().upper()
     number = text.rstrip("BKMGI ")
     unit = text[len(number) :].strip() or "B"
     try:
-        return int(float(number) * units[unit])
-    except (ValueError, KeyError):
+        count = int(float(number) * units[unit])
+    except (ValueError, KeyError, OverflowError):
         raise ConfigError(f"{value!r} is not a size; write for example 8MB or 64KiB") from None
+    return _positive(count, value)
+
+
+def _positive(count: int, value: int | str) -> int:
+    if count < 1:
+        raise ConfigError(f"{value!r} is not a size; it must be positive")
+    return count
 
 
 def parse_split(text: str) -> TimeSplit | RatioSplit | FilesSplit:
     """A split rule written as YAML, as on the command line; raises ConfigError for anything else."""
     try:
-        values = yaml.safe_load(text)
+        values = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"split {text!r}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
@@ -361,10 +379,10 @@ def load_config(
     Raises ConfigError that names the file and the key, with the nearest known name.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(f"{path}: no such run file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings")
@@ -421,7 +439,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"--set {override!r}: expected key=value, for example train.epochs=3")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
     _apply(values, key.split("."), value)

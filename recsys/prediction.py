@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +13,12 @@ from numpy.typing import NDArray
 
 from recsys.data.check import reading
 from recsys.data.source import Data, Source, open_source
-from recsys.errors import ConfigError, DataError, did_you_mean
+from recsys.errors import ConfigError, did_you_mean
 from recsys.progress import progress
 from recsys.schema import Role, Schema
 from recsys.serving.bundle import Bundle
 from recsys.serving.manifest import MANIFEST_FILE
-from recsys.stage import DISK_FULL
+from recsys.stage import file_aside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,26 +133,8 @@ def _kept(keep: Sequence[str] | None, schema: Schema, source: Source) -> list[st
 
 
 def _write(frame: pl.DataFrame, path: Path) -> None:
-    with _replaced(path) as aside:
+    with file_aside(path) as aside:
         frame.write_parquet(aside)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """Yield a path beside a file that takes its place when the block ends well."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-    except pl.exceptions.PolarsError as error:
-        if DISK_FULL not in str(error):
-            raise
-        raise DataError(f"{path}: cannot be written: {DISK_FULL} on device") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _like(data: Any, frame: pl.DataFrame) -> pl.DataFrame | pd.DataFrame | pa.Table:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.errors import SchemaError, did_you_mean
+from recsys.strict_yaml import read_yaml
 
 Kind = Literal["categorical", "numeric", "multi", "sequence"]
 Role = Literal["feature", "label", "weight", "group", "timestamp", "row_id"]
@@ -197,8 +198,8 @@ class Schema(BaseModel):
     def load(cls, path: Path) -> Schema:
         """Read a schema from YAML; raises SchemaError that names the file."""
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+            values = read_yaml(path)
+        except (FileNotFoundError, IsADirectoryError) as error:
             raise SchemaError(f"{path}: no such schema file; write one with 'recsys infer'") from error
         except yaml.YAMLError as error:
             raise SchemaError(f"{path}: not valid YAML: {error}") from error

@@ -79,9 +79,8 @@ class StageRecord(BaseModel):
 
     def save(self, folder: Path, name: str = STAGE_FILE) -> None:
         """Write ``stage.json`` into a folder."""
-        aside = folder / f".{name}.{uuid.uuid4().hex[:8]}"
-        aside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        aside.replace(folder / name)
+        with file_aside(folder / name) as aside:
+            aside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def fingerprint(path: Path) -> Fingerprint:
@@ -207,17 +206,40 @@ def written_aside(target: Path, marker: str | None = None) -> Iterator[Path]:
         require_ours(target, marker)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        aside.mkdir(parents=True)
-        yield aside
-        _replace(aside, target)
+        with writing(target):
+            aside.mkdir(parents=True)
+            yield aside
+            _replace(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def file_aside(path: Path) -> Iterator[Path]:
+    """Yield a path beside a file that takes its place when the block ends well; see ``written_aside``."""
+    if path.is_dir():
+        raise DataError(f"{path}: expected a file to write, found a folder; name a file in it")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn what the operating system or polars says of a full disk into a DataError naming ``target``."""
+    try:
+        yield
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
     except pl.exceptions.PolarsError as error:
         if DISK_FULL not in str(error):
             raise
         raise DataError(f"{target}: cannot be written: {DISK_FULL} on device") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _replace(aside: Path, target: Path) -> None:

@@ -47,6 +47,8 @@ class Made:
 
     rows: int | None = None
     """Rows that it read."""
+    notes: tuple[str, ...] = ()
+    """What a person should know: guesses, values treated as something else, metrics left out."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _infer(place: Place) -> Made:
         ignore=data.ignore,
         output=place.folder("infer"),
     )
-    return Made(schema.rows)
+    return Made(schema.rows, schema.notes)
 
 
 # --- rank ----------------------------------------------------------------------------------------
@@ -180,7 +182,9 @@ def _prepare(place: Place) -> Made:
         keep=None if kept is None else list(kept),
         min_count=place.config.prepare.min_count,
     )
-    return Made(sum(dataset.manifest.rows.values()))
+    treated = dataset.manifest.treatments.items()
+    notes = tuple(f"{count:,} values: {treatment}" for treatment, count in treated)
+    return Made(sum(dataset.manifest.rows.values()), notes)
 
 
 # --- plan ----------------------------------------------------------------------------------------
@@ -293,7 +297,11 @@ def _evaluate(place: Place) -> Made:
         output=folder,
     )
     save_references(place, folder)
-    return Made(int(evaluation.overall["rows"] or 0))
+    missing: dict[str, list[str]] = {}
+    for metric, reason in evaluation.reasons.items():
+        missing.setdefault(reason, []).append(metric)
+    reasons = (f"no {', '.join(metrics)}: {reason}" for reason, metrics in missing.items())
+    return Made(int(evaluation.overall["rows"] or 0), (*evaluation.notes, *reasons))
 
 
 # --- export --------------------------------------------------------------------------------------

@@ -25,7 +25,10 @@ def parse_boundaries(split: TimeSplit, dtype: pl.DataType, source: Source) -> Ca
     then as numbers, so that the partitions ``day=9`` and ``day=10`` are in order. Raises ConfigError
     for a boundary that is not of the column's type and for boundaries in the wrong order.
     """
-    parsed = [_parse(field, getattr(split, field), dtype, split) for field in ("valid_from", "test_from")]
+    parsed = [
+        _parse(field, getattr(split, field), dtype, split, source.name)
+        for field in ("valid_from", "test_from")
+    ]
     column = pl.col(split.column)
     if dtype != pl.String:
         _check_order(parsed, split)
@@ -47,7 +50,7 @@ def parse_boundaries(split: TimeSplit, dtype: pl.DataType, source: Source) -> Ca
     return bounds
 
 
-def _parse(field: str, value: _Value, dtype: pl.DataType, split: TimeSplit) -> object:
+def _parse(field: str, value: _Value, dtype: pl.DataType, split: TimeSplit, origin: str) -> object:
     key, wanted = f"split.{field}", f"as split.column {split.column!r} is {spelled(dtype)}"
     if dtype == pl.String:
         return str(value)
@@ -57,7 +60,8 @@ def _parse(field: str, value: _Value, dtype: pl.DataType, split: TimeSplit) -> o
         raise ConfigError(f"{key}: expected a date or time such as '2026-01-31', {wanted}; found {value!r}")
     if not dtype.is_numeric():
         raise SchemaError(
-            f"split.column {split.column!r} is {spelled(dtype)}; expected a date, a time, a number or text"
+            f"{origin}: split.column {split.column!r} is {spelled(dtype)}; "
+            "expected a date, a time, a number or text"
         )
     try:
         number = float(value)

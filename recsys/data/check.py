@@ -72,7 +72,7 @@ def check_columns(
             shape = "a list" if column.is_ragged else "one value per row"
             raise SchemaError(
                 f"{origin}: column {name!r}: the schema declares {column.kind} ({shape}), "
-                f"found {found}; change its kind in the schema"
+                f"found {found}; write the column so, or change its kind in the schema"
             )
         inner = element_type(dtype)
         if column.type == "datetime" and (inner == pl.Boolean or inner.is_float()):

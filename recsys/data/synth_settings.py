@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from recsys.config import Section, explain_faults
 from recsys.errors import ConfigError, did_you_mean
+from recsys.strict_yaml import read_yaml
 
 Owner = Literal["row", "user", "item"]
 CLICK, DAY, USER, ITEM, CATEGORY = "clicked", "day", "user_id", "item_id", "category"
@@ -28,6 +29,8 @@ class Popularity(Section):
     """Exponent: the value of rank k has a share ∝ (k + offset)^-zipf; 0: all alike."""
     offset: float = Field(default=0.0, ge=0)
     """Flattens the head of the ranking and leaves its tail."""
+    tail: float = Field(default=0.0, ge=0, le=1)
+    """Share of draws that are spread evenly over all values: of many values, a tail of rare ones."""
 
 
 class Categorical(Popularity):
@@ -249,10 +252,10 @@ def _read(source: SynthSettings | Mapping[str, Any] | str | Path) -> tuple[dict[
         return dict(source), "synth settings"
     path = Path(source)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(f"{path}: no such file of synth settings; see data/synth_demo.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of synth settings")

@@ -22,7 +22,8 @@ from recsys.config import PlanSettings, TableSettings, parse_bytes
 from recsys.data.dataset import FIRST_ID, MISSING_ID, UNSEEN_ID, Dataset
 from recsys.embeddings.keys import hash_rows
 from recsys.embeddings.plan import Plan, TablePlan, UpdatePath, VocabularyMode, VocabularyPlan
-from recsys.errors import PlanError, did_you_mean
+from recsys.errors import ConfigError, PlanError, did_you_mean
+from recsys.models import MODELS
 from recsys.stage import StageRecord, fingerprints, require_ours, settings_of, written_aside
 
 PLAN_FILE = "plan.json"
@@ -71,12 +72,14 @@ def plan(
     """Decide rows, width and update path of every table; write ``plan.json`` into ``output`` if given.
 
     ``model_name`` and ``embedding_dim`` fix the width of all tables where the model has no choice
-    (LR: 1). Raises PlanError for an override of an unknown table, overrides that contradict each
-    other, or a budget below the smallest possible one.
+    (LR: 1). Raises ConfigError for an unknown model, PlanError for an override of an unknown table,
+    overrides that contradict each other, or a budget below the smallest possible one.
     """
     started = time.perf_counter()
     if not isinstance(dataset, Dataset):
         dataset = Dataset.load(Path(dataset))
+    if model_name is not None and model_name not in MODELS:
+        raise ConfigError(f"model.name: unknown model {model_name!r}; {did_you_mean(model_name, MODELS)}")
     settings = settings or PlanSettings()
     fixed = embedding_dim or FIXED_DIM.get(model_name or "")
     demands = _demands(dataset, settings, fixed)

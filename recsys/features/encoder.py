@@ -19,6 +19,7 @@ from recsys.errors import DataError, did_you_mean
 from recsys.features.numeric import standardise
 from recsys.features.rows import Reader, Values, chunks
 from recsys.features.vocabulary import Vocabulary, canonical
+from recsys.progress import say
 from recsys.schema import RAGGED, Schema
 
 
@@ -69,6 +70,8 @@ class Encoder:
         reader = Reader(self.schema, source)
         for frame in chunks(source, [feature.name for feature in self.features]):
             yield self.encode_rows(frame, reader)
+        for treatment, count in reader.treated.items():
+            say(f"{count:,} values: {treatment}")
 
     def encode_rows(self, frame: pl.DataFrame, reader: Reader) -> pl.DataFrame:
         """Features of one chunk of raw rows whose columns have been checked."""

@@ -129,9 +129,12 @@ def _infer(
     source: Source, roles: Roles, overrides: Mapping[str, ColumnSettings], ignore: set[str]
 ) -> Schema:
     notes: list[str] = []
-    usable = []
-    for name, dtype in source.columns.items():
+    usable: list[str] = []
+    for place, (name, dtype) in enumerate(source.columns.items(), start=1):
         if name in ignore:
+            continue
+        if not name:
+            notes.append(f"column {place} has no name: left out")
             continue
         if name in (LABEL, WEIGHT, GROUP):
             raise SchemaError(

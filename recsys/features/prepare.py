@@ -23,6 +23,7 @@ from recsys.data.check import (
     check_label_type,
     first_row,
     needed,
+    reading,
     require_column,
     typed,
 )
@@ -48,7 +49,7 @@ from recsys.features.learning import Learner, share_lengths
 from recsys.features.rows import Reader, chunks
 from recsys.features.vocabulary import Vocabulary, readable
 from recsys.progress import Bar, progress
-from recsys.schema import Schema
+from recsys.schema import Column, Schema
 from recsys.stage import StageRecord, require_ours, settings_of, written_aside
 
 VERSION = 1
@@ -142,14 +143,24 @@ def _check(parts: Parts, schema: Schema) -> None:
         raise DataError(f"{parts.source('train').name}: no rows to learn from")
     check_label(parts.all(), schema.label, parts.name, parts.whole)
     if schema.weight is not None:
-        weight = typed(schema.weight, parts.columns[schema.weight], schema.columns[schema.weight])
-        bad = ~(weight.cast(pl.Float64) >= 0).fill_null(False)
-        if parts.all().select(bad.any()).collect(engine="streaming").item():
-            place, value = first_row(parts.whole, schema.weight, bad)
-            raise DataError(
-                f"{place}: weight {schema.weight!r} must be a finite number, 0 or more, in every row; "
-                f"found {value!r}"
-            )
+        _check_weight(parts, schema.weight, schema.columns[schema.weight])
+
+
+def _check_weight(parts: Parts, name: str, column: Column) -> None:
+    weight = typed(name, parts.columns[name], column).cast(pl.Float64)
+    bad = ~(weight >= 0).fill_null(False)
+    with reading(parts.whole):
+        wrong = parts.all().select(bad.any()).collect(engine="streaming").item()
+        heaviest = parts.lazy("train").select(weight.max()).collect(engine="streaming").item()
+    if wrong:
+        place, value = first_row(parts.whole, name, bad)
+        raise DataError(
+            f"{place}: weight {name!r} must be a finite number, 0 or more, in every row; found {value!r}"
+        )
+    if not heaviest:
+        raise DataError(
+            f"{parts.source('train').name}: weight {name!r} is 0 in every row; nothing can be learned"
+        )
 
 
 def _learn(parts: Parts, schema: Schema, bar: Bar) -> Learner:

@@ -18,12 +18,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.config import SplitSettings
-from recsys.data.check import check_columns, check_label, typed_columns
+from recsys.data.check import check_columns, check_label, check_values, typed_columns
 from recsys.data.source import Data
 from recsys.data.split import split_source
 from recsys.errors import ConfigError, DataError
 from recsys.features.counts import JointCounts, joint_counts
 from recsys.features.infer import infer
+from recsys.progress import say
 from recsys.schema import Schema
 from recsys.stage import written_aside
 
@@ -110,6 +111,8 @@ def rank(
         raise DataError(
             f"{source.name}: {rows} train rows are too few to rank by; at least {MINIMUM_ROWS} are needed"
         )
+    for name, treatment in check_values(source, schema).items():
+        say(f"{name}: {treatment}")
     train = source.lazy().select(typed_columns(source.columns, schema))
     ranking = Ranking(_table(joint_counts(train, schema, schema.label), schema, keep))
     if output is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from recsys.errors import DataError
 from recsys.evaluation import Evaluation
 from recsys.progress import duration, size
 from recsys.report.charts import BLUE, GREEN, ORANGE, PURPLE, calibration_chart, curve_chart
 from recsys.report.page import Field, card, figure, folded, key_figure, notes, page, table
+from recsys.stage import file_aside
 
 Number = float | int | None
 _RARE = 1e-3
@@ -84,14 +83,8 @@ def write_run_report(
     )
     path = Path(path)
     text = page(facts.title, _body(facts))
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
+    with file_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _body(facts: _Facts) -> Iterator[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from recsys.data.check import check_columns, check_values, reading, typed_columns
 from recsys.data.dataset import NumericEncoder
 from recsys.data.source import Data, open_source
+from recsys.progress import say
 from recsys.schema import Schema
 from recsys.serving.dense import DensePart, EncodedRows, dense_inputs
 from recsys.serving.encode import Vocabulary, encode
@@ -59,7 +60,8 @@ class Scorer:
         """``score`` in pieces, in the order of the rows, for logs larger than memory."""
         source = open_source(data)
         check_columns(source.columns, self.schema, source.name, label=False)
-        check_values(source, self.schema, label=False)
+        for name, treatment in check_values(source, self.schema, label=False).items():
+            say(f"{name}: {treatment}")
         rows = source.lazy().select(typed_columns(source.columns, self.schema, label=False))
         with reading(source):
             yield from map(

@@ -108,7 +108,7 @@ class Checkpoints:
         except (OSError, CheckpointException) as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise CheckpointError(
-                f"{target}: cannot be written: {error}; the checkpoints before it stand"
+                f"{target}: cannot be written: {_cause(error)}; the checkpoints before it stand"
             ) from error
         return target
 
@@ -168,7 +168,7 @@ def load_tensors(checkpoint: Path, into: Mapping[str, Tensor], *, allow_unused: 
         with _torch_notices_silenced():
             state_dict_loader.load(dict(into), checkpoint_id=checkpoint)
     except (Exception, CheckpointException) as error:
-        raise CheckpointError(f"{checkpoint}: cannot be loaded: {error}") from error
+        raise CheckpointError(f"{checkpoint}: cannot be loaded: {_cause(error)}") from error
 
 
 def require_same_settings(state: CheckpointState, plan: str, settings: str, origin: Path) -> None:
@@ -186,6 +186,13 @@ def require_same_settings(state: CheckpointState, plan: str, settings: str, orig
             if mine.get(key) != theirs.get(key)
         ]
         raise CheckpointError(f"{origin} was made with other settings: {'; '.join(changed)}")
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong on the first rank, without the tracebacks that DCP wraps around it."""
+    if isinstance(error, CheckpointException) and error.failures:
+        error = error.failures[min(error.failures)][0]
+    return str(error).strip() or type(error).__name__
 
 
 def _folder_name(step: int) -> str:

@@ -24,6 +24,7 @@ from recsys.config import TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
 from recsys.errors import CheckpointError
+from recsys.stage import file_aside
 from recsys.training.record import METRICS_FILE, read_metrics
 
 VERSION = 1
@@ -62,9 +63,8 @@ class RunFile(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write ``run.json``, aside and then renamed."""
-        aside = folder / f".{RUN_FILE}.partial"
-        aside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        aside.replace(folder / RUN_FILE)
+        with file_aside(folder / RUN_FILE) as aside:
+            aside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> RunFile:
@@ -101,7 +101,8 @@ class RunResult(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write ``result.json``."""
-        (folder / RESULT_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        with file_aside(folder / RESULT_FILE) as aside:
+            aside.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from recsys.models import build_model, parse_options, table_dim
 from recsys.models.dropout import reseed
 from recsys.models.norm import set_process_group
 from recsys.progress import progress
+from recsys.stage import writing
 from recsys.training.checkpoint import (
     ALL_DONE,
     Checkpoints,
@@ -59,6 +60,7 @@ def train(
     settings = settings or TrainSettings()
     chosen = _model_settings(model)
     parse_options(chosen.name, chosen.options)
+    _require_monitored(dataset, settings)
     folder = Path(output)
     with distributed(settings.device) as ranks:
         if ranks.rank == 0:
@@ -73,7 +75,8 @@ def train(
             _require_same_run(folder, run_file)
             run_file.save(folder)
         dist.barrier()
-        _train(dataset, folder, RunFile.load(folder), ranks)
+        with writing(folder):
+            _train(dataset, folder, RunFile.load(folder), ranks)
     return Run.load(folder)
 
 
@@ -197,13 +200,29 @@ def _evaluator(
         dist.broadcast(shared, src=0)
         named = dict(zip(MONITORED, shared.tolist(), strict=True))
         if math.isnan(named[settings.monitor]):
-            raise DataError(
-                f"{dataset.part('valid')}: {settings.monitor} cannot be computed on these rows (one class "
-                "only, or no group column); choose another train.monitor or another split"
-            )
+            raise DataError(_no_metric(dataset, settings, "one class only in every group"))
         return {name: value for name, value in named.items() if not math.isnan(value)}
 
     return evaluate
+
+
+def _require_monitored(dataset: Dataset, settings: TrainSettings) -> None:
+    """Raise DataError before training where the monitored metric cannot be had of the validation rows."""
+    rows, clicks = (found.get("valid", 0) for found in (dataset.manifest.rows, dataset.manifest.positives))
+    if not rows or settings.monitor == "logloss":
+        return
+    if clicks in (0, rows):
+        raise DataError(_no_metric(dataset, settings, f"every label is {int(clicks > 0)}"))
+    if settings.monitor == "gauc" and not dataset.has_group:
+        raise DataError(_no_metric(dataset, settings, "the dataset has no group column"))
+
+
+def _no_metric(dataset: Dataset, settings: TrainSettings, reason: str) -> str:
+    rows = dataset.manifest.rows["valid"]
+    return (
+        f"{dataset.part('valid')}: {settings.monitor} of the {rows} validation rows "
+        f"cannot be computed, as {reason}; choose another train.monitor (logloss) or another split"
+    )
 
 
 def _or_nan(value: float | None) -> float:

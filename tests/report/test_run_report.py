@@ -152,6 +152,7 @@ def test_absent_parts_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("a file where a folder is wanted")
     with pytest.raises(DataError, match=r"none/report\.html: cannot be written"):
         write_run_report(tmp_path / "none" / "report.html", title="lost")
 
