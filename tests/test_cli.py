@@ -9,11 +9,31 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from recsys.cli import app
+from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import Plan
+from recsys.schema import Schema
+from recsys.stage import load_record
 
+VERBS = [
+    "infer",
+    "rank",
+    "prepare",
+    "plan",
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "run",
+    "synth",
+    "doctor",
+]
 HEAVY = "{'torch', 'torchrec', 'fbgemm_gpu', 'matplotlib', 'sklearn', 'pandas'}"
 
 
@@ -33,13 +53,13 @@ def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedPro
 
 def test_help_lists_the_verbs_that_exist() -> None:
     listed = recsys("--help").stdout
-    for verb in ("infer", "rank", "prepare", "plan", "train", "run", "synth", "doctor"):
+    for verb in VERBS:
         assert f" {verb} " in listed
     for verb in ("index", "serve", "bench", "search"):
         assert f" {verb} " not in listed
 
 
-@pytest.mark.parametrize("verb", ["infer", "rank", "prepare", "plan", "train", "run", "synth", "doctor"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str) -> None:
     result = recsys(verb, "--help")
     assert result.exit_code == 0
@@ -85,6 +105,76 @@ def test_a_refusal_is_one_message_without_a_traceback(arguments: list[str], mess
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def succeed(*arguments: str | Path) -> str:
+    """What a verb that goes through prints on stdout."""
+    result = recsys(*(str(argument) for argument in arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_light_verbs_on_paths(tmp_path: Path) -> None:
+    small_log().write_parquet(tmp_path / "log.parquet")
+    log, schema, dataset = tmp_path / "log.parquet", tmp_path / "schema", tmp_path / "dataset"
+    printed = succeed("infer", log, "--label", "clicked")
+    assert Schema.from_dict(yaml.safe_load(printed)).label == "clicked"
+    assert "user_id" in succeed(
+        "infer", log, "--label", "clicked", "--ignore", "junk,day", "--output", schema
+    )
+    assert "junk" not in Schema.load(schema / "schema.yaml").columns
+    ranked = succeed("rank", log, "--schema", schema, "--keep", "1", "--output", tmp_path / "ranking")
+    assert ranked.index("item_id") < ranked.index("user_id")
+    split = "{by: ratio, key: user_id, valid: 0.2, test: 0.2}"
+    shown = succeed("prepare", log, "--schema", schema, "--split", split, "--output", dataset)
+    assert sum(Dataset.load(dataset).manifest.rows.values()) == 500
+    assert "train" in shown
+    shown = succeed(
+        "plan", dataset, "--bytes", "1kB", "--embedding-dim", "4", "--output", tmp_path / "plan"
+    )
+    assert Plan.load(tmp_path / "plan" / "plan.json").train_bytes <= 1_000
+    assert "hash" in shown
+    for folder in ("schema", "ranking", "dataset", "plan"):
+        assert load_record(tmp_path / folder) is not None, folder
+
+
+def test_a_verb_does_its_stage_of_a_run_file(tmp_path: Path) -> None:
+    small_log().write_parquet(tmp_path / "log.parquet")
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "{name: a, data: {path: log.parquet, label: clicked}, split: {by: ratio, key: user_id, valid: 0.2, "
+        "test: 0.2}, model: {name: lr}}"
+    )
+    flags = ("--data", tmp_path, "--output", tmp_path / "out")
+    assert "prepare  made" in succeed("prepare", file, *flags)
+    assert not (tmp_path / "out" / "plan").exists()
+    shown = succeed("prepare", file, *flags)
+    assert "infer    up to date" in shown
+    assert "prepare  made" in shown
+
+
+def test_scores_of_another_system(tmp_path: Path) -> None:
+    pl.DataFrame({"label": [0, 1, 0, 1], "score": [0.1, 0.4, 0.5, 0.8], "k": [1, 1, 2, 2]}).write_parquet(
+        tmp_path / "scores.parquet"
+    )
+    shown = succeed("evaluate", tmp_path / "scores.parquet", "--group", "k", "--by", "k")
+    assert "0.75000" in shown
+    assert shown.count("1.00000") >= 2
+
+
+def small_log() -> pl.DataFrame:
+    """500 rows whose clicks follow from the item alone."""
+    draw = np.random.default_rng(0)
+    item = draw.integers(0, 40, 500)
+    return pl.DataFrame(
+        {
+            "clicked": ((item % 2 == 0) ^ (draw.random(500) < 0.2)).astype(np.int8),
+            "user_id": draw.integers(0, 50, 500),
+            "item_id": item,
+            "day": draw.integers(1, 9, 500),
+            "junk": draw.integers(0, 5, 500),
+        }
+    )
 
 
 def test_debug_shows_the_traceback_wherever_it_stands() -> None:
