@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from recsys.features.counts import JointCounts, joint_counts
 from recsys.features.infer import infer
 from recsys.progress import say
 from recsys.schema import Schema
-from recsys.stage import written_aside
+from recsys.stage import StageRecord, settings_of, written_aside
 
 VERSION = 1
 MINIMUM_ROWS = 100
@@ -90,12 +91,13 @@ def rank(
         label: name of the 0/1 column, where no schema is given.
         keep: how many of the best features are marked as kept; default: all.
         root: folder that relative paths start from.
-        output: folder that gets ``ranking.parquet``, and the kept names as ``ranking.json``.
+        output: folder that gets ``ranking.parquet``, the kept names as ``ranking.json``, and ``stage.json``.
 
     Raises:
         SchemaError: a column is missing or not what the schema says.
         DataError: too few train rows to rank by, or one class only.
     """
+    started = time.perf_counter()
     if schema is None:
         schema = infer(data, label=label, split=split, root=root)
     elif not isinstance(schema, Schema):
@@ -120,6 +122,14 @@ def rank(
             ranking.table.write_parquet(folder / "ranking.parquet")
             kept = json.dumps({"kept": ranking.kept}, indent=2, ensure_ascii=False)
             (folder / "ranking.json").write_text(kept + "\n", encoding="utf-8")
+            StageRecord(
+                stage="rank",
+                version=VERSION,
+                inputs=source.fingerprints(),
+                settings=settings_of({"schema": schema.to_dict(), "split": split, "keep": keep}),
+                seconds=round(time.perf_counter() - started, 3),
+                rows=rows,
+            ).save(folder)
     return ranking
 
 
