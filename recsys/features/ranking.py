@@ -91,7 +91,7 @@ def rank(
         label: name of the 0/1 column, where no schema is given.
         keep: how many of the best features are marked as kept; default: all.
         root: folder that relative paths start from.
-        output: folder that gets ``ranking.parquet``, the kept names as ``ranking.json``, and ``stage.json``.
+        output: folder that gets ``ranking.parquet``, ``ranking.json`` (kept names), ``stage.json``.
 
     Raises:
         SchemaError: a column is missing or not what the schema says.
