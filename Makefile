@@ -6,7 +6,8 @@
 
 PYTHON ?= python3
 DEVICE ?= cpu
-VENV ?= .venv
+# An environment per device: the CPU and the CUDA build of fbgemm write the same files.
+VENV ?= $(if $(filter cuda,$(DEVICE)),.venv-cuda,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMPS := $(VENV)/stamps
@@ -27,6 +28,7 @@ $(BIN)/python:
 
 # torchrec goes in without its dependencies: requirements/torchrec.txt says why.
 $(STAMPS)/train-$(DEVICE): $(PINS) pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV); this takes some minutes"
 	$(PIP) install --quiet -r requirements/$(DEVICE).txt
 	$(PIP) install --quiet --no-deps -r requirements/torchrec.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
@@ -73,7 +75,7 @@ bench-envs:
 # --- tidying -------------------------------------------------------------------------------------
 
 clean:
-	rm -rf build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage
+	rm -rf build dist *.egg-info runs/demo runs/demo-log .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage
 
 clean-all: clean
-	rm -rf $(VENV) benchmarks/.envs benchmarks/.cache
+	rm -rf .venv .venv-cuda benchmarks/.envs benchmarks/.cache
