@@ -416,7 +416,7 @@ def _explain(fault: Any, root: type[BaseModel]) -> str:
         return f"{key}: unknown key; {did_you_mean(str(location[-1]), _keys_beside(fault['loc'], root))}"
     shown = fault["type"] != "missing" and not isinstance(fault["input"], Mapping)
     found = f" (found {fault['input']!r})" if shown else ""
-    return f"{key or 'as a whole'}: {fault['msg']}{found}"
+    return f"{key or 'as a whole'}: {fault['msg'].removeprefix('Value error, ')}{found}"
 
 
 def _keys_beside(location: Sequence[str | int], root: type[BaseModel]) -> list[str]:

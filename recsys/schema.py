@@ -188,11 +188,8 @@ class Schema(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = [
-                f"  {'.'.join(str(part) for part in fault['loc']) or 'schema'}: {fault['msg']}"
-                for fault in error.errors()
-            ]
-            raise SchemaError(f"{origin}: not a valid schema:\n" + "\n".join(lines)) from error
+            lines = "\n".join(f"  {_explain(fault)}" for fault in error.errors())
+            raise SchemaError(f"{origin}: not a valid schema:\n{lines}") from error
 
     @classmethod
     def load(cls, path: Path) -> Schema:
@@ -206,3 +203,16 @@ class Schema(BaseModel):
         if not isinstance(values, dict):
             raise SchemaError(f"{path}: expected a mapping with the key 'columns'")
         return cls.from_dict(values, str(path))
+
+
+def _explain(fault: Any) -> str:
+    """One line of what is wrong with a schema, with the nearest key for an unknown one."""
+    location = fault["loc"]
+    key = ".".join(str(part) for part in location) or "schema"
+    if fault["type"] == "extra_forbidden":
+        sections: dict[int, type[BaseModel]] = {1: Schema, 3: Column}
+        section = sections.get(len(location), ColumnFacts)
+        return f"{key}: unknown key; {did_you_mean(str(location[-1]), section.model_fields)}"
+    shown = fault["type"] != "missing" and not isinstance(fault["input"], Mapping)
+    found = f" (found {fault['input']!r})" if shown else ""
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}{found}"

@@ -11,6 +11,7 @@ sees half of one; its record is written last, so that a folder without one is si
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recsys.errors import DataError
 
 STAGE_FILE = "stage.json"
-DISK_FULL = "No space left"
-"""What polars says of a full disk, in an error of its own rather than an OSError."""
+_OS_ERROR = re.compile(r"([^:]+) \(os error \d+\)")
+"""How polars passes on what the operating system says, in an error of its own rather than an OSError."""
 _FOOTER_TAIL = 64 * 1024
 
 
@@ -237,9 +238,20 @@ def writing(target: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
     except pl.exceptions.PolarsError as error:
-        if DISK_FULL not in str(error):
+        reason = os_error_in(error)
+        if reason is None:
             raise
-        raise DataError(f"{target}: cannot be written: {DISK_FULL} on device") from error
+        raise DataError(f"{target}: cannot be written: {reason}") from error
+
+
+def os_error_in(error: pl.exceptions.PolarsError) -> str | None:
+    """What the operating system said, such as "No space left on device", where polars passes it on.
+
+    >>> os_error_in(pl.exceptions.ComputeError("IO error: File too large (os error 27)"))
+    'File too large'
+    """
+    found = _OS_ERROR.search(str(error))
+    return None if found is None else found[1].strip()
 
 
 def _replace(aside: Path, target: Path) -> None:

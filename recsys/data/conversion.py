@@ -21,7 +21,7 @@ import polars as pl
 
 from recsys.data.types import widest
 from recsys.errors import DataError
-from recsys.stage import DISK_FULL, Fingerprint, fingerprint
+from recsys.stage import Fingerprint, fingerprint, os_error_in
 
 """polars reports a full disk as a compute error, not as an OSError."""
 _DUPLICATE = re.compile(r"(.*)_duplicated_\d+")
@@ -81,7 +81,7 @@ def _convert(path: Path, types: dict[str, pl.DataType]) -> Path:
             _scan(path, types).sink_parquet(target)
         except (pl.exceptions.PolarsError, OSError) as error:
             target.unlink(missing_ok=True)
-            if isinstance(error, OSError) or DISK_FULL in str(error):
+            if isinstance(error, OSError) or os_error_in(error):
                 raise DataError(
                     f"{path}: cannot be converted to Parquet in {target.parent}: {error}; free some space, "
                     "or set TMPDIR to a folder with room"
