@@ -100,8 +100,10 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return pixels.permute(0, 2, 3, 1).reshape(x.shape[0], weight.shape[0])
 
 
-def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+def weight_gradient(gradient: Tensor, x: Tensor, precision: Precision = "fp32") -> Tensor:
     """``G^T X`` for ``gradient [N, outputs]`` and ``x [N, inputs]``: ``[outputs, inputs]``."""
+    if precision == "bf16":
+        return (gradient.bfloat16().t() @ x.bfloat16()).float()
     kernel = gradient.new_empty(gradient.shape[1], x.shape[1])
     if not _is_convolved(x, kernel):
         return gradient.t() @ x

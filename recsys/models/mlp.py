@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recsys.models.dice import Dice
 from recsys.models.dropout import Dropout
 from recsys.models.linear import Linear
-from recsys.models.norm import BatchNorm, Dice
+from recsys.models.norm import BatchNorm
 from recsys.models.options import Activation
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-_TILE = 1 << 17
+_TILE = 1 << 18
 """Elements worked on at a time, so that what one pass reads is still in the cache for the next."""
 
 
@@ -53,10 +53,14 @@ class BatchStatistics(nn.Module):
         self.register_buffer("variance", torch.ones(channels))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
-    @torch.no_grad()
     def update(self, x: Tensor) -> Moments:
         """Moments of the global batch of which ``x [N, C]`` is this rank's part; moves the averages."""
-        moments = global_moments(x, self.process_group)
+        return self.settle(sums_of(x))
+
+    @torch.no_grad()
+    def settle(self, sums: Sums) -> Moments:
+        """The same from sums over this rank's rows, when all have been added."""
+        moments = _combined(sums, self.process_group)
         counts = moments.count > 0  # a batch without any event tells nothing
         self.batches += counts
         weight = (1.0 / self.batches.clamp(min=1)).clamp(min=self.momentum).to(self.mean.dtype) * counts
@@ -77,42 +81,63 @@ def set_process_group(model: nn.Module, group: dist.ProcessGroup | None) -> None
             part.process_group = group
 
 
-def global_moments(x: Tensor, group: dist.ProcessGroup | None) -> Moments:
-    """Count, mean and variance over the rows of all ranks' ``x [N, C]``.
+class Sums:
+    """Count, sum and sum of squares of rows, centred near their mean so that no digits cancel.
 
-    Each rank centres on its own mean before it squares; the parts are then combined exactly
-    (Chan, Golub and LeVeque 1983), so that no digits cancel. Nothing is differentiated here.
+    Args:
+        like: a tensor with C columns, for type and device.
     """
-    mean, squares = _centred(x)
+
+    def __init__(self, like: Tensor) -> None:
+        self.count = 0
+        self._near: Tensor | None = None
+        self._total = like.new_zeros(like.shape[1])
+        self._squares = torch.zeros_like(self._total)
+
+    @torch.no_grad()
+    def add(self, rows: Tensor) -> None:
+        """Count ``[n, C]`` in."""
+        if rows.shape[0] == 0:
+            return
+        if self._near is None:
+            self._near = rows.mean(0)
+        shifted = rows - self._near
+        self.count += rows.shape[0]
+        self._total += shifted.sum(0)
+        self._squares += shifted.square_().sum(0)
+
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """Mean, and sum of squared distances from it; zeros for no rows."""
+        if self._near is None:
+            return self._total, self._squares
+        offset = self._total / self.count
+        return self._near + offset, (self._squares - self._total * offset).clamp(min=0)
+
+
+def sums_of(x: Tensor) -> Sums:
+    """Sums of ``x [N, C]``."""
+    sums = Sums(x)
+    for part in tiles(x):
+        sums.add(x[part])
+    return sums
+
+
+def _combined(sums: Sums, group: dist.ProcessGroup | None) -> Moments:
+    """Moments over the rows of all ranks; exact combination (Chan, Golub and LeVeque 1983)."""
+    mean, squares = sums.centred()
     if group is None:
-        count = torch.full((), x.shape[0], dtype=x.dtype, device=x.device)
+        count = torch.full((), sums.count, dtype=mean.dtype, device=mean.device)
         return Moments(mean, squares / count.clamp(min=1), count)
-    local = torch.cat([mean.new_full((1,), x.shape[0]), mean, squares]).double()
+    local = torch.cat([mean.new_full((1,), sums.count), mean, squares]).double()
     gathered = [torch.empty_like(local) for _ in range(dist.get_world_size(group))]
     dist.all_gather(gathered, local, group=group)
     parts = torch.stack(gathered)
     counts = parts[:, :1]
-    means, sums = parts[:, 1:].chunk(2, 1)
+    means, centred = parts[:, 1:].chunk(2, 1)
     count = counts.sum()
-    mean = (counts * means).sum(0) / count.clamp(min=1)
-    squares = (sums + counts * (means - mean).square()).sum(0)
-    variance = squares / count.clamp(min=1)
-    return Moments(mean.to(x.dtype), variance.to(x.dtype), count.to(x.dtype))
-
-
-def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and sum of centred squares per column; zeros for no rows."""
-    channels = x.shape[1]
-    if x.shape[0] == 0:
-        return x.new_zeros(channels), x.new_zeros(channels)
-    near = x[: max(1, _TILE // channels)].mean(0)
-    total, squares = torch.zeros_like(near), torch.zeros_like(near)
-    for part in tiles(x):
-        shifted = x[part] - near
-        total += shifted.sum(0)
-        squares += shifted.square_().sum(0)
-    offset = total / x.shape[0]
-    return near + offset, (squares - total * offset).clamp_(min=0)
+    overall = (counts * means).sum(0) / count.clamp(min=1)
+    variance = (centred + counts * (means - overall).square()).sum(0) / count.clamp(min=1)
+    return Moments(overall.to(mean.dtype), variance.to(mean.dtype), count.to(mean.dtype))
 
 
 def tiles(x: Tensor) -> Iterator[slice]:
@@ -123,8 +148,16 @@ def tiles(x: Tensor) -> Iterator[slice]:
         yield slice(start, min(rows, start + step))
 
 
-def sum_over_ranks(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """All-reduce in place where there is a group."""
+def through_moments(
+    total: Tensor, projected: Tensor, inverse: Tensor, count: Tensor, group: dist.ProcessGroup | None
+) -> tuple[Tensor, Tensor]:
+    """``offset, slope``: a gradient g of x' = (x - mean) inverse is that of x through
+    ``(g - offset + slope (x - mean)) inverse``, which is ``(g - mean(g) - x' mean(g x')) inverse``.
+
+    From this rank's sums ``total`` of g and ``projected`` of g x'; the means are over all ranks' rows.
+    """
+    sums = torch.stack([total, projected])
     if group is not None:
-        dist.all_reduce(x, group=group)
-    return x
+        dist.all_reduce(sums, group=group)
+    sums /= count.clamp(min=1)
+    return sums[0], -sums[1] * inverse

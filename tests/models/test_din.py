@@ -44,7 +44,7 @@ def written_out(
     events = [(row, at) for row, length in enumerate(lengths.tolist()) for at in range(length)]
     q = torch.stack([query[row] for row, _ in events])
     k = torch.stack([keys[row, at] for row, at in events])
-    first, second = unit.first, unit.rest.layers[0]
+    first, second = unit.linears
     hidden = dice(torch.cat([q, k, q - k, q * k], 1) @ first.weight.T + first.bias)
     hidden = dice(hidden @ second.weight.T + second.bias)  # type: ignore[operator, union-attr]
     scores = (hidden @ unit.score.weight.T + unit.score.bias).squeeze(1)  # type: ignore[operator]
@@ -89,7 +89,7 @@ def test_aligned_sequences_are_one_history() -> None:
     layout = layouts("din")["mixed"]
     assert histories(layout) == (("items", "shops"),)
     model = build_model("din", {}, layout, 1)
-    assert model.units[0].first.weight.shape == (64, 4 * 12)  # type: ignore[union-attr, index]
+    assert model.units[0].linears[0].weight.shape == (64, 4 * 12)  # type: ignore[union-attr, index]
     apart = Layout(
         layout.fields, (), {"items": layout.sequences["items"], "shops": SequenceLayout(4, "shop")}
     )
