@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import polars as pl
 from harness import Spread, finish, newest, parser
 
-from recsys.config import PlanSettings, TableOptimizer, TrainSettings
+from recsys.config import PlanSettings, TrainSettings
 from recsys.data.dataset import Dataset, DatasetManifest, Feature, VocabularyInfo
 from recsys.schema import Column, Schema
 
@@ -39,8 +40,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
     },
 }
-STEPS = {"dnn": (24, 6), "autoint": (12, 4), "din": (16, 6)}  # ours, theirs
-ROUNDS = 3
+STEPS = {"dnn": (24, 6), "autoint": (8, 3), "din": (8, 4)}  # ours, theirs
+WARM_UP = 4
+PRECISIONS = ("fp32", "bf16")
+ROUNDS = 2
 
 
 def wide(folder: Path) -> Dataset:
@@ -66,7 +69,7 @@ def _write(folder: Path, sizes: dict[str, int], *, history: bool) -> Dataset:
     columns: dict[str, Any] = {name: ids(size, ROWS) for name, size in sizes.items()}
     features = [Feature(name=name, kind="categorical", vocabulary=name) for name in sizes]
     if history:
-        columns["history"] = pl.Series(list(ids(sizes["item"], (ROWS, HISTORY))), dtype=pl.List(pl.Int64))
+        columns["history"] = pl.Series(ids(sizes["item"], (ROWS, HISTORY))).arr.to_list()
         features.append(Feature(name="history", kind="sequence", vocabulary="item", max_length=HISTORY))
     columns["__label__"] = (generator.random(ROWS) < 0.2).astype(np.float32)
     frame = pl.DataFrame(columns)
@@ -85,28 +88,25 @@ def _write(folder: Path, sizes: dict[str, int], *, history: bool) -> Dataset:
     return Dataset.load(folder)
 
 
-def train_ours(model: str, folder: Path, steps: int) -> dict[str, float]:
-    """Train for some steps; the first ones, which load the file, count too."""
+def train_ours(model: str, folder: Path, steps: int, precision: str) -> dict[str, float]:
+    """Train for some steps after a warm-up of four, which loads the file; FuxiCTR warms up too."""
     from recsys.embeddings.planner import plan
     from recsys.training.train import train
 
     dataset = Dataset.load(folder)
-    settings = TrainSettings(
-        max_steps=steps,
-        batch_size=BATCH,
-        device="cpu",
-        log_every=1000,
-        tables=TableOptimizer(fused_lr=0.02),
+    settings = TrainSettings.model_validate(
+        {"max_steps": steps + WARM_UP, "batch_size": BATCH, "device": "cpu", "log_every": WARM_UP}
+        | {"precision": precision}
     )
     with tempfile.TemporaryDirectory() as output:
-        tables = plan(dataset, settings=PlanSettings(embedding_dim=DIM, dense_below=0))
+        tables = plan(dataset, settings=PlanSettings(embedding_dim=DIM, dense_below=1))
         run = train(dataset, Path(output) / "run", model=MODELS[model], plan=tables, settings=settings)
-        loss = run.metrics["loss"].drop_nulls()[-1]
-        result = run.result
+        lines = run.metrics.drop_nulls("loss")[1:]
+    speeds, waits = lines["rows_per_second"].to_numpy(), lines["data_wait_share"].to_numpy()
     return {
-        "samples_per_second": result.rows_per_second,
-        "data_wait_share": result.data_wait_share,
-        "loss": loss,
+        "samples_per_second": float(1 / (1 / speeds).mean()),
+        "data_wait_share": float((waits / speeds).sum() / (1 / speeds).sum()),
+        "loss": float(lines["loss"][-1]),
     }
 
 
@@ -142,49 +142,52 @@ def measure(quick: bool) -> None:
         sys.exit("no full result on this kind of machine; run it once without --quick")
     if not quick and not PEER.exists():
         sys.exit("FuxiCTR's environment is missing; make it with 'make bench-envs'")
-    ours: dict[str, list[dict[str, float]]] = {model: [] for model in MODELS}
-    theirs: dict[str, list[float]] = {model: [] for model in MODELS}
+    runs: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         datasets = {"wide": wide(folder / "wide"), "history": with_history(folder / "history")}
         for _ in range(1 if quick else ROUNDS):
             for model in MODELS:
                 dataset = datasets["history" if model == "din" else "wide"]
-                mine, peers = STEPS[model]
-                steps = max(mine // 2, 6) if quick else mine
-                command = [sys.executable, __file__, "--ours", model, str(dataset.folder), str(steps)]
-                ours[model].append(_last_json(command))
-                line = f"{model}: ours {ours[model][-1]['samples_per_second']:,.0f} samples/s"
-                if not quick:
-                    spec = peer_spec(folder, dataset, peers)
-                    found = _last_json([str(PEER), str(PEER_SCRIPT), model, str(spec)])
-                    theirs[model].append(found["samples_per_second"])
-                    line += f", FuxiCTR {theirs[model][-1]:,.0f}"
-                print(line, flush=True)
-    _report(quick, ours, theirs, earlier)
+                for name, found in _round(model, dataset, folder, quick):
+                    runs.setdefault(name, []).append(found)
+                    print(f"{name}: {found['samples_per_second']:,.0f} samples/s", flush=True)
+    _report(quick, runs, earlier)
+
+
+def _round(
+    model: str, dataset: Dataset, folder: Path, quick: bool
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Ours in both precisions and, in a full run, theirs; each a process of its own."""
+    mine, peers = STEPS[model]
+    for precision in PRECISIONS[:1] if quick else PRECISIONS:
+        command = [sys.executable, __file__, "--ours", model, str(dataset.folder), str(mine), precision]
+        yield f"ours_{model}_{precision}", _last_json(command)
+    if not quick:
+        spec = peer_spec(folder, dataset, peers)
+        yield f"fuxictr_{model}", _last_json([str(PEER), str(PEER_SCRIPT), model, str(spec)])
 
 
 def _report(
-    quick: bool,
-    ours: dict[str, list[dict[str, float]]],
-    theirs: dict[str, list[float]],
-    earlier: tuple[str, dict[str, Any]] | None,
+    quick: bool, runs: dict[str, list[dict[str, float]]], earlier: tuple[str, dict[str, Any]] | None
 ) -> None:
-    figures: dict[str, float | int | str | None] = {}
-    spread = {}
-    for model, runs in ours.items():
-        speed = Spread.of([run["samples_per_second"] for run in runs])
-        spread[f"ours_{model}"] = speed
-        figures[f"ours_{model}"] = speed.median
-        if earlier is not None:
-            figures[f"fuxictr_{model}"] = earlier[1]["figures"][f"fuxictr_{model}"]
-        else:
-            spread[f"fuxictr_{model}"] = Spread.of(theirs[model])
-            figures[f"fuxictr_{model}"] = spread[f"fuxictr_{model}"].median
-        peer = figures[f"fuxictr_{model}"]
-        assert isinstance(peer, float | int)
-        figures[f"speedup_{model}"] = speed.median / peer
-    waits = [Spread.of([run["data_wait_share"] for run in runs]).median for runs in ours.values()]
+    """``speedup_MODEL`` compares float32 with float32; ``speedup_MODEL_bf16`` our bf16 with theirs."""
+    spread = {name: Spread.of([run["samples_per_second"] for run in found]) for name, found in runs.items()}
+    figures: dict[str, float | int | str | None] = {name: each.median for name, each in spread.items()}
+    for model in MODELS:
+        key = f"fuxictr_{model}"
+        peer = spread[key].median if earlier is None else float(earlier[1]["figures"][key])
+        figures[key] = peer
+        for precision in PRECISIONS:
+            ours = spread.get(f"ours_{model}_{precision}")
+            if ours is not None:
+                suffix = "" if precision == "fp32" else f"_{precision}"
+                figures[f"speedup_{model}{suffix}"] = ours.median / peer
+    waits = [
+        Spread.of([run["data_wait_share"] for run in found]).median
+        for name, found in runs.items()
+        if name.endswith("_fp32")
+    ]
     figures["data_wait_share"] = max(waits)
     if earlier is not None:
         figures["peer_from"] = earlier[0]
@@ -194,12 +197,12 @@ def _report(
 def main() -> None:
     arguments = parser("training", str(__doc__))
     arguments.add_argument(
-        "--ours", nargs=3, metavar=("MODEL", "DATASET", "STEPS"), help="internal: one run"
+        "--ours", nargs=4, metavar=("MODEL", "DATASET", "STEPS", "PRECISION"), help="internal: one run"
     )
     chosen = arguments.parse_args()
     if chosen.ours:
-        model, folder, steps = chosen.ours
-        print(json.dumps(train_ours(model, Path(folder), int(steps))))
+        model, folder, steps, precision = chosen.ours
+        print(json.dumps(train_ours(model, Path(folder), int(steps), precision)))
     else:
         measure(chosen.quick)
 

@@ -141,6 +141,7 @@ class Trainer:
                     position.finished = f"{ALL_DONE}{self._settings.max_steps} steps done"
                 else:
                     self._run_epoch(stop)
+            self._log()
             if position.step and not self._is_saved(position):
                 self._save(best=False)
         return self._concluded()
