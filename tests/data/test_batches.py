@@ -65,7 +65,8 @@ def _check(batch: Batch) -> None:
 def test_an_epoch_holds_every_row_once_and_keeps_rows_together(
     tmp_path: Path, shuffle_rows: int, shuffle: bool
 ) -> None:
-    batches = Batches(_dataset(tmp_path, 10), "train", 16, seed=3, shuffle_rows=shuffle_rows, shuffle=shuffle)
+    dataset = _dataset(tmp_path, 10)
+    batches = Batches(dataset, "train", 16, seed=3, shuffle_rows=shuffle_rows, shuffle=shuffle)
     seen = list(batches.epoch(1))
     for batch in seen:
         _check(batch)
@@ -80,7 +81,8 @@ def test_epochs_and_seeds_differ_and_repeat(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path, 10)
 
     def order(seed: int, epoch: int) -> list[int]:
-        return [i for b in Batches(dataset, "train", 16, seed=seed).epoch(epoch) for i in b.ids["a"].tolist()]
+        batches = Batches(dataset, "train", 16, seed=seed).epoch(epoch)
+        return [row for batch in batches for row in batch.ids["a"].tolist()]
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1)
@@ -124,7 +126,7 @@ def test_a_truncated_part_is_named(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path, 10)
     path = dataset.part("train")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match="train.parquet: cannot be read"):
+    with pytest.raises(DataError, match=r"train\.parquet: cannot be read"):
         Batches(dataset, "train", 16)
 
 
@@ -134,10 +136,9 @@ def test_prefetch_hands_over_items_then_the_error() -> None:
         yield 2
         raise ValueError("third")
 
-    seen = []
-    with pytest.raises(ValueError, match="third"), Prefetch(items()) as ahead:  # type: ignore[arg-type]
-        for item in ahead:
-            seen.append(item)
+    seen: list[int] = []
+    with Prefetch(items()) as ahead, pytest.raises(ValueError, match="third"):  # type: ignore[arg-type]
+        seen.extend(ahead)  # type: ignore[arg-type]
     assert seen == [1, 2]
 
 

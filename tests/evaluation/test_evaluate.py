@@ -99,7 +99,7 @@ def test_reading_back_what_is_not_there(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="holds files but no metrics.json"):
+    with pytest.raises(DataError, match=r"holds files but no metrics\.json"):
         evaluate(scored_log(10), output=tmp_path)
     with pytest.raises(DataError, match=r"thesis\.txt: expected a folder"):
         evaluate(scored_log(10), output=tmp_path / "thesis.txt")
