@@ -458,7 +458,7 @@ def test_where_writing_fails_nothing_stays(command: str, here: Path) -> None:
     with files_of_at_most(64):
         result = recsys(*shlex.split(command))
     assert_refused(result, 1)
-    assert_says(result, r"error: [a-z/.0-9-]+: cannot be written: ")
+    assert_says(result, r"error: [a-z/.0-9_-]+: cannot be written: ")
     assert_nothing_half_written(here, before)
 
 
@@ -467,7 +467,7 @@ def test_a_training_that_cannot_write_says_where(most: int, here: Path) -> None:
     with files_of_at_most(most):
         result = recsys("run", "run.yaml", "--data", ".", "--until", "train")
     assert_refused(result, 1)
-    assert_says(result, "out/[a-z/.0-9-]+: cannot be written: ")
+    assert_says(result, "out/[a-z/.0-9_-]+: cannot be written: ")
     assert not [path for path in files(here / "out") if "partial" in path]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys.data.dataset import Dataset
 from recsys.training.loaded import score_dataset
 from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
@@ -64,11 +65,9 @@ def test_a_run_of_two_processes_is_read_and_resumed_by_one(folders: tuple[Path, 
     model, path = CASES[case]
     settings = SETTINGS.model_copy(update={"max_steps": 60})
     losses = []
+    dataset = Dataset.load(one.parent.parent / "dataset")
+    plan = made_plan(dataset, path)
     for folder in (one, two):
-        dataset = one.parent.parent / "dataset"
-        from recsys.data.dataset import Dataset
-
-        plan = made_plan(Dataset.load(dataset), path)
         run = train(dataset, folder, model=model, plan=plan, settings=settings, resume=True)
         losses.append(run.metrics["loss"].drop_nulls().to_numpy())
     assert len(losses[0]) == 60
