@@ -18,25 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from recsys.data.synth_draws import Draws, Lists, Rows
-from recsys.data.synth_effects import Bool, Effects, click_chance
-from recsys.data.synth_random import Int, Scramble, stream, uniform
-from recsys.data.synth_settings import (
-    CATEGORY,
-    CLICK,
-    DAY,
-    HISTORY,
-    HISTORY_CATEGORY,
-    ITEM,
-    USER,
-    SynthSettings,
-    load_synth_settings,
-)
+from recsys.data.synth_draws import Draws
+from recsys.data.synth_effects import Effects, click_chance
+from recsys.data.synth_random import stream, uniform
+from recsys.data.synth_settings import CLICK, SynthSettings, load_synth_settings
+from recsys.data.synth_visible import Visible
 from recsys.errors import ConfigError, DataError
 from recsys.progress import progress
 from recsys.stage import written_aside
@@ -79,6 +69,7 @@ class Generator:
         self.settings = settings
         self.draws = Draws(settings)
         self.effects = Effects(settings, self.draws)
+        self._visible = Visible(self.draws)
 
     def block(self, start: int, stop: int) -> Block:
         """Rows ``start … stop-1`` of log and truth."""
@@ -88,57 +79,10 @@ class Generator:
         clicked = uniform(stream(self.settings.seed, CLICK), rows.index) < click_chance(logit)
         truth = {LOGIT: logit, **components}
         return Block(
-            self._log(rows, clicked),
+            self._visible.table(rows, clicked),
             pa.table({name: pa.array(part.astype(np.float32)) for name, part in truth.items()}),
             int(clicked.sum()),
         )
-
-    def _log(self, rows: Rows, clicked: Bool) -> pa.Table:
-        """The visible columns."""
-        settings, scrambles = self.settings, self.draws.scrambles
-        first = np.datetime64(settings.start)
-        columns = {
-            CLICK: pa.array(clicked.astype(np.int8)),
-            DAY: pa.array(first + rows.day.astype("timedelta64[D]")),
-            USER: pa.array(scrambles[USER].apply(rows.ranks[USER])),
-            ITEM: pa.array(scrambles[ITEM].apply(rows.ranks[ITEM])),
-            CATEGORY: _words(CATEGORY, _numbers(scrambles[CATEGORY], rows.ranks[CATEGORY])),
-            HISTORY: _list_array(pa.array(scrambles[ITEM].apply(rows.history.ranks)), rows.history),
-        }
-        seen = _numbers(scrambles[CATEGORY], self.draws.category(rows.history.ranks))
-        columns[HISTORY_CATEGORY] = _list_array(_words(CATEGORY, seen), rows.history)
-        kinds = {name: column.type for name, column in settings.columns.items()}
-        kinds |= {name: settings.columns[copy.of].type for name, copy in settings.copies.items()}
-        words = {name: copy.of for name, copy in settings.copies.items()}
-        for name, ranks in rows.ranks.items():
-            if name not in columns:
-                shown = _numbers(scrambles[name], ranks)
-                text = kinds.get(name, "string") == "string"
-                columns[name] = _words(words.get(name, name), shown) if text else shown.to_arrow()
-        for name, numbers in rows.numbers.items():
-            columns[name] = pa.array(numbers.visible, from_pandas=True)
-        for name, lists in rows.tags.items():
-            columns[name] = _list_array(_words(name, _numbers(scrambles[name], lists.ranks)), lists)
-        return pa.table(columns)
-
-
-def _numbers(scramble: Scramble, ranks: Int) -> pl.Series:
-    """Visible numbers, null where the rank is -1."""
-    shown = pl.Series(scramble.apply(ranks))
-    missing = ranks < 0
-    return shown.set(pl.Series(missing), None) if missing.any() else shown
-
-
-def _words(name: str, numbers: pl.Series) -> pa.Array:
-    """Visible strings such as ``site_17``."""
-    frame = pl.select(pl.concat_str(pl.lit(f"{name}_"), numbers.cast(pl.String)).alias(name))
-    return frame[name].to_arrow().cast(pa.string())
-
-
-def _list_array(values: pa.Array, lists: Lists) -> pa.Array:
-    offsets = np.concatenate([[0], np.cumsum(lists.lengths)]).astype(np.int32)
-    mask = None if lists.missing is None else pa.array(lists.missing)
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=mask)
 
 
 def _blocks(generator: Generator, chunk_rows: int) -> Iterator[Block]:

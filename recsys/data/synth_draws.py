@@ -107,7 +107,7 @@ class Draws:
         settings = self.settings
         index = np.arange(start, stop)
         time: Float = index * (settings.days / settings.rows)
-        user = self._popular(settings.users, uniform(self._stream(USER), index))
+        user = _popular(settings.users, uniform(self._stream(USER), index))
         item = self._candidates(index, user, time)
         rows = Rows(index, time, self._history(user, time), {USER: user, ITEM: item})
         rows.ranks[CATEGORY] = self.category(item)
@@ -155,16 +155,13 @@ class Draws:
     def _stream(self, *names: str | int) -> int:
         return stream(self.settings.seed, *names)
 
-    def _popular(self, popularity: Popularity, chance: Float) -> Int:
-        return zipf(chance, popularity.values, popularity.zipf, popularity.offset)
-
     def _owner(self, of: Owner, rows: Rows) -> Int:
         """What a value is a function of: the row itself, its user or its item."""
         return rows.index if of == "row" else rows.ranks[USER if of == "user" else ITEM]
 
     def _categorical(self, name: str, column: Categorical, rows: Rows) -> Int:
         owner = self._owner(column.of, rows)
-        rank = self._popular(column, uniform(self._stream(name), owner))
+        rank = _popular(column, uniform(self._stream(name), owner))
         if column.shift:
             late = uniform(self._stream(name, "shift"), rows.index)
             other = late < column.shift * rows.time / self.settings.days
@@ -181,7 +178,7 @@ class Draws:
         if noise:
             anew = uniform(self._stream(name, "anew"), rows.index) < noise
             chance = uniform(self._stream(name), rows.index[anew])
-            rank[anew] = self._popular(self.settings.columns[of], chance)
+            rank[anew] = _popular(self.settings.columns[of], chance)
         return rank
 
     def _numbers(self, name: str, numeric: Numeric, rows: Rows) -> Numbers:
@@ -202,7 +199,7 @@ class Draws:
         lists = Lists(np.empty(0, np.int64), lengths, missing)
         place = _places(lengths)
         starts = bits(self._stream(name), owner)
-        lists.ranks = self._popular(tags, uniform(starts[lists.rows], place))
+        lists.ranks = _popular(tags, uniform(starts[lists.rows], place))
         return lists
 
     def _clusters(self, chance: Float) -> Int:
@@ -217,7 +214,7 @@ class Draws:
         def draw(attempt: int, where: Int | slice) -> Int:
             counter = np.full(len(starts[where]), attempt)
             chance = to_uniform(bits(starts[where], counter))
-            rank = zipf(chance, per_cluster, items.zipf, items.offset)
+            rank = _popular(items, chance, per_cluster)
             return rank * items.clusters + cluster[where]
 
         item = draw(0, slice(None))
@@ -233,18 +230,18 @@ class Draws:
         """The item of each row: of one of the user's interests, or of any cluster."""
         relevant = uniform(self._stream(ITEM, "relevant"), index) < self.settings.history.relevance
         cluster = self._clusters(uniform(self._stream(ITEM, "cluster"), index))
-        chosen = self._interest(self.interests(user), uniform(self._stream(ITEM, "interest"), index))
+        chance = uniform(self._stream(ITEM, "interest"), index)
+        chosen = self._interest(self.interests(user), np.arange(len(index)), chance)
         cluster = np.where(relevant, chosen, cluster)
         return self._item(cluster, bits(self._stream(ITEM), index), time)
 
     @staticmethod
-    def _interest(interests: Int, chance: Float) -> Int:
-        """One of each row's interests, with a linearly falling preference for the first ones."""
-        number = (interests >= 0).sum(axis=1)
+    def _interest(interests: Int, rows: Int, chance: Float) -> Int:
+        """One of the interests of each of ``rows``, with a linearly falling preference for the first."""
+        number = (interests >= 0).sum(axis=1)[rows]
         # Inverts the distribution function x·(3 - x)/2 of a density that falls from 1.5 to 0.5.
-        pick = number * (1.5 - np.sqrt(2.25 - 2.0 * chance))
-        pick = np.minimum(pick.astype(np.int64), number - 1)
-        chosen: Int = interests[np.arange(len(pick)), pick]
+        pick = (number * (1.5 - np.sqrt(2.25 - 2.0 * chance))).astype(np.int64)
+        chosen: Int = interests[rows, np.minimum(pick, number - 1)]
         return chosen
 
     def _history(self, user: Int, time: Float) -> Lists:
@@ -262,12 +259,21 @@ class Draws:
         place = _places(lengths) + (end - lengths)[rows]
         when = (place - known[rows]) / np.maximum(pace, 1e-9)[rows]
         starts = bits(bits(self._stream(HISTORY), user)[rows], place)
-        chosen = self._interest(self.interests(user)[rows], to_uniform(starts))
+        chosen = self._interest(self.interests(user), rows, to_uniform(starts))
         draws = bits(self._stream(HISTORY, "stray"), starts)
         stray = np.flatnonzero(to_uniform(draws) < history.stray)
         chosen[stray] = self._clusters(uniform(self._stream(HISTORY, "cluster"), draws[stray]))
         lists.ranks = self._item(chosen, draws, when)
         return lists
+
+
+def _popular(popularity: Popularity, chance: Float, values: int | None = None) -> Int:
+    """Ranks by popularity, of all values or of the first ``values`` ranks."""
+    values, tail = values or popularity.values, popularity.tail
+    if not tail:
+        return zipf(chance, values, popularity.zipf, popularity.offset)
+    head = zipf(np.maximum(chance - tail, 0.0) / (1.0 - tail), values, popularity.zipf, popularity.offset)
+    return np.where(chance < tail, zipf(chance / tail, values, 0.0), head)
 
 
 def _places(lengths: Int) -> Int:

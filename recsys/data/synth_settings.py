@@ -29,7 +29,7 @@ class Popularity(Section):
     """Exponent: the value of rank k has a share ∝ (k + offset)^-zipf; 0: all alike."""
     offset: float = Field(default=0.0, ge=0)
     """Flattens the head of the ranking and leaves its tail."""
-    tail: float = Field(default=0.0, ge=0, le=1)
+    tail: float = Field(default=0.0, ge=0, lt=1)
     """Share of draws that are spread evenly over all values: of many values, a tail of rare ones."""
 
 
