@@ -71,6 +71,8 @@ docs: install
 bench-envs:
 	$(PYTHON) -m venv benchmarks/.envs/fuxictr
 	benchmarks/.envs/fuxictr/bin/python -m pip --disable-pip-version-check install --quiet -r benchmarks/peers/fuxictr.txt
+	$(PYTHON) -m venv benchmarks/.envs/outrank
+	benchmarks/.envs/outrank/bin/python -m pip --disable-pip-version-check install --quiet -r benchmarks/peers/outrank.txt
 
 # --- tidying -------------------------------------------------------------------------------------
 
