@@ -1,0 +1,338 @@
+"""Mutual information of counts, and what chance alone would give: its exact mean and deviation.
+
+A column with many values tells something about any label by luck. What it would tell on average if
+the labels were dealt at random over the rows is known exactly: the rows of class c among the n rows
+of a value are then hypergeometric. Everything here is in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.ranking.dealing import dealt
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class Chance:
+    """What a value of n rows tells about the label by chance alone, if labels are dealt at random.
+
+    The divergence of a value is KL(k / n ‖ p), with k [C] the rows per class among its n rows and p
+    the class shares of all rows. ``mean`` is exact for any number of classes (it sums to
+    scikit-learn's ``expected_mutual_information``). ``variance`` is exact for two classes; for more,
+    each class's own part is exact, and what is not linear in the counts is correlated between
+    classes as in the normal limit.
+
+    Each distinct size is computed once per object, so one object serves all columns of a log.
+
+    Args:
+        classes: rows per class ``[C]``, at most 3e9 in all.
+
+    Example:
+        >>> float(Chance(np.array([50, 50])).mean(np.array([1]))[0])  # one row tells its label: ln 2
+        0.6931471805599453
+    """
+
+    def __init__(self, classes: Ints) -> None:
+        self.classes = np.asarray(classes, dtype=np.int64)
+        self.rows = int(self.classes.sum())
+        self._alive = self.classes[self.classes > 0]
+        self._known: tuple[Ints, Floats] = (np.zeros(0, np.int64), np.zeros((0, 0)))
+
+    def mean(self, sizes: Ints) -> Floats:
+        """Mean divergence in nats of values of these many rows, shape of ``sizes``."""
+        return self.moments(sizes)[0]
+
+    def variance(self, sizes: Ints) -> Floats:
+        """Variance of the divergence (nats squared) of values of these many rows, shape of ``sizes``."""
+        _, rest, slopes = self.moments(sizes)
+        size = np.clip(np.asarray(sizes), 0, self.rows)
+        spread = size * (self.rows - size) / max(self.rows - 1, 1)
+        return rest + spread * _quadratic(self.shares, slopes)
+
+    @property
+    def shares(self) -> Floats:
+        """Shares of the classes that the slopes of ``moments`` belong to."""
+        return (self._alive / max(self.rows, 1))[: _slopes(len(self._alive))]
+
+    def moments(self, sizes: Ints) -> tuple[Floats, Floats, Floats]:
+        """Mean, variance of what is not linear in the counts, and slopes on them ``[..., classes]``."""
+        # Elements of lists may repeat within a row and so outnumber the rows.
+        sizes = np.clip(np.asarray(sizes, dtype=np.int64), 0, self.rows)
+        known = self._known
+        at, found = _find(known[0], sizes)
+        if not found.all():
+            known = self._learn(np.unique(sizes[~found]))
+            at, _ = _find(known[0], sizes)
+        facts = known[1][at]
+        return facts[..., 0], facts[..., 1], facts[..., 2:]
+
+    def _learn(self, sizes: Ints) -> tuple[Ints, Floats]:
+        if len(self._alive) < 2:
+            facts = np.zeros((len(sizes), 2 + _slopes(len(self._alive))))
+        else:
+            whole = np.full(len(sizes), self.rows)
+            means, rest, slopes = _moments(whole, np.tile(self._alive, (len(sizes), 1)), sizes)
+            facts = np.column_stack([means, rest, slopes])
+        known = self._known
+        if len(known[0]):
+            sizes, facts = np.concatenate([known[0], sizes]), np.concatenate([known[1], facts])
+        order = np.argsort(sizes)
+        self._known = (sizes[order], facts[order])
+        return self._known
+
+
+@dataclass(frozen=True)
+class Information:
+    """What a column tells about the label, in nats, beside what chance would tell."""
+
+    mi: float
+    """Plug-in mutual information."""
+    expected: float
+    """Its exact mean over random dealings of the labels."""
+    sd: float
+    """Its standard deviation over random dealings."""
+    error: float
+    """Standard deviation of the score if the rows were drawn anew."""
+    normaliser: float = math.nan
+    """Mean of the entropies of column and label: what ``adjusted`` is relative to."""
+
+    @property
+    def score(self) -> float:
+        """Mutual information beyond chance; below 0 when a column tells less than noise would."""
+        return self.mi - self.expected
+
+    @property
+    def z(self) -> float:
+        """Score in standard deviations of chance; 0 where chance leaves no room (a constant)."""
+        return self.score / self.sd if self.sd > 0 else 0.0
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval of the score."""
+        return self.score - 1.96 * self.error
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval of the score."""
+        return self.score + 1.96 * self.error
+
+    @property
+    def adjusted(self) -> float:
+        """Adjusted mutual information: 1 for a copy of the label, about 0 by chance.
+
+        Source: Vinh, Epps and Bailey (JMLR 2010), with the arithmetic mean of the entropies, as in
+        scikit-learn's ``adjusted_mutual_info_score``.
+        """
+        room = self.normaliser - self.expected
+        smallest = float(np.finfo(np.float64).eps)
+        return self.score / (min(room, -smallest) if room < 0 else max(room, smallest))
+
+
+def information(counts: Ints, chance: Chance | None = None, classes: Ints | None = None) -> Information:
+    """What the values of one column tell about the label.
+
+    The deviation over dealings: each value's divergence is split into its part that is linear in the
+    class counts, whose sum over the values has a variance known exactly (the counts of a class have a
+    fixed sum), and the rest. The variances of the rest are exact per value and are scaled by
+    (K - 1) / Σ(1 - w)², w the values' shares: in the normal limit K values are worth K - 1 free ones.
+    The interval adds the multinomial variance
+    of the plug-in estimate (delta method, less its own share of chance, 2 · expected / rows).
+
+    For a list, pass ``classes``: rows of the log per class. Where the counts do not sum to them, the
+    result is the information of an element picked at random, its divergence taken from the class
+    shares of the rows; values are then taken as independent of each other.
+
+    Args:
+        counts: rows per value and class ``[K, C]``; values without rows are left out.
+        chance: of the same classes, shared between the columns of a log; default: made anew.
+        classes: rows per class ``[C]``; default: ``chance.classes``, else ``counts.sum(0)``.
+    """
+    counts = np.asarray(counts, dtype=np.int64)
+    if classes is None:
+        classes = counts.sum(axis=0) if chance is None else chance.classes
+    classes = np.asarray(classes, dtype=np.int64)
+    chance = Chance(classes) if chance is None else chance
+    sizes = counts.sum(axis=1)
+    if not sizes.all():
+        counts, sizes = counts[sizes > 0], sizes[sizes > 0]
+    rows, elements = int(classes.sum()), int(sizes.sum())
+    if elements == 0 or rows == 0:
+        return Information(0.0, 0.0, 0.0, 0.0, 0.0)
+    mi, square = _plug_in(counts, sizes, classes[None, :], rows)
+    distinct, times = np.unique(sizes, return_counts=True)
+    share = distinct / elements
+    means, rest, slopes = chance.moments(distinct)
+    expected = float(times @ (share * means))
+    linear, weight = slopes * share[:, None], times * np.minimum(distinct, rows)
+    variance = float(times @ (share**2 * rest))
+    if elements == rows and bool((counts.sum(axis=0) == classes).all()):
+        variance *= _tied(len(sizes), float(times @ (1.0 - share) ** 2))
+        common = _quadratic(chance.shares, weight @ linear) / rows
+    else:
+        common = (weight * np.minimum(distinct, rows) / rows) @ _quadratic(chance.shares, linear)
+    variance += float(weight @ _quadratic(chance.shares, linear) - common) * rows / max(rows - 1, 1)
+    entropy = -float(times @ (share * np.log(share)))
+    return _combined(mi, square, expected, variance, min(rows, elements), (entropy + _entropy(classes)) / 2)
+
+
+def conditional_information(counts: Ints | tuple[Ints, Ints, Ints]) -> Information:
+    """What X tells about the label Y once Z is known: I(X;Y|Z), chance dealing Y within each Z.
+
+    Exact mean; the deviation is that of ``information`` within each stratum, summed over the strata.
+
+    Args:
+        counts: rows ``[Z, K, C]``, or the codes ``(z, x, y)``, each ``[S]`` and not negative.
+    """
+    stratum, table = cells(*counts) if isinstance(counts, tuple) else _cells_of(np.asarray(counts))
+    if len(table) == 0:
+        return Information(0.0, 0.0, 0.0, 0.0, 0.0)
+    sizes = table.sum(axis=1)
+    starts = np.flatnonzero(np.diff(stratum, prepend=-1))
+    values = np.diff(starts, append=len(stratum))
+    index = np.repeat(np.arange(len(starts)), values)
+    classes = np.add.reduceat(table, starts, axis=0)
+    totals = classes.sum(axis=1)
+    rows = int(totals.sum())
+    mi, square = _plug_in(table, sizes, classes[index], totals[index])
+    means, rest, slopes = _by_triples(classes, index, sizes)
+    share = sizes / rows
+    own = np.add.reduceat(share**2 * rest, starts)
+    free = np.add.reduceat((1.0 - sizes / totals[index]) ** 2, starts)
+    variance = own * np.where(values > 1, (values - 1) / np.maximum(free, 1e-300), 0.0)
+    linear = slopes * share[:, None]
+    heights = (classes / totals[:, None])[:, : slopes.shape[1]]
+    apart = np.add.reduceat(sizes * _quadratic(heights[index], linear), starts)
+    common = _quadratic(heights, np.add.reduceat(sizes[:, None] * linear, starts, axis=0)) / totals
+    variance += (apart - common) * totals / np.maximum(totals - 1, 1)
+    expected = float(share @ means)
+    heard = -float(share @ np.log(sizes / totals[index]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        told = -float(np.nansum(classes / rows * np.log(classes / totals[:, None])))
+    return _combined(mi, square, expected, float(variance.sum()), rows, (heard + told) / 2)
+
+
+def cells(z: Ints, x: Ints, y: Ints) -> tuple[Ints, Ints]:
+    """Rows per class of every (z, x) that occurs: strata ``[M]`` sorted, counts ``[M, C]``.
+
+    Args:
+        z, x, y: codes ``[S]``, not negative.
+    """
+    if len(y) == 0:
+        return np.zeros(0, np.int64), np.zeros((0, 0), np.int64)
+    width, classes = int(x.max()) + 1, int(y.max()) + 1
+    key = (np.asarray(z, np.int64) * width + x) * classes + y
+    room = (int(z.max()) + 1) * width * classes
+    if room <= 4 * len(key) + 4096:
+        table = np.bincount(key, minlength=room).reshape(-1, classes)
+        place = np.flatnonzero(table.any(axis=1))
+        return place // width, table[place]
+    key.sort()
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    rows = np.diff(first, append=len(key))
+    key = key[first]
+    place = key // classes
+    begins = np.diff(place, prepend=-1) != 0
+    table = np.zeros((int(begins.sum()), classes), np.int64)
+    table[np.cumsum(begins) - 1, key - place * classes] = rows
+    return place[begins] // width, table
+
+
+def _cells_of(counts: Ints) -> tuple[Ints, Ints]:
+    table = counts.reshape(-1, counts.shape[2])
+    place = np.flatnonzero(table.any(axis=1))
+    return place // counts.shape[1], table[place]
+
+
+def _plug_in(counts: Ints, sizes: Ints, classes: Ints, total: int | Ints) -> tuple[float, float]:
+    """Sum of share · log ratio, and of share · log ratio²; classes ``[1 or M, C]``, total scalar or [M]."""
+    rows = np.asarray(total, dtype=np.float64).reshape(-1, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log((counts * rows) / (sizes[:, None] * classes.astype(np.float64)))
+    ratio[counts == 0] = 0.0
+    share = counts / sizes.sum()
+    weighted = share * ratio
+    return float(weighted.sum()), float((weighted * ratio).sum())
+
+
+def _combined(
+    mi: float, square: float, expected: float, variance: float, rows: int, normaliser: float
+) -> Information:
+    sampling = max(square - mi * mi - 2.0 * expected, 0.0) / rows
+    variance = max(variance, 0.0)
+    return Information(mi, expected, math.sqrt(variance), math.sqrt(variance + sampling), normaliser)
+
+
+def _tied(values: int, free: float) -> float:
+    """Factor from the sum of the values' own variances to the variance of their fixed sum."""
+    return (values - 1) / free if values > 1 and free > 0 else 0.0
+
+
+def _by_triples(classes: Ints, index: Ints, sizes: Ints) -> tuple[Floats, Floats, Floats]:
+    """``_moments`` per cell ``[M]``, computed once per distinct (classes of the stratum, size)."""
+    kinds, kind = np.unique(classes, axis=0, return_inverse=True)
+    wide = int(sizes.max()) + 1
+    distinct, back = np.unique(kind.reshape(-1)[index] * wide + sizes, return_inverse=True)
+    which, size = np.divmod(distinct, wide)
+    means, rest, slopes = _moments(kinds.sum(axis=1)[which], kinds[which], size)
+    return means[back], rest[back], slopes[back]
+
+
+def _moments(totals: Ints, classes: Ints, sizes: Ints) -> tuple[Floats, Floats, Floats]:
+    """Mean divergence, variance of its part not linear in the class counts, slopes on these.
+
+    Two classes: exact, one slope (on the first class). More: each class's part is exact; the parts not
+    linear are correlated as squares of normal variables are, by the square of the counts' correlation.
+
+    Args:
+        totals, sizes: ``[T]``; classes: ``[T, C]``.
+    """
+    if classes.shape[1] == 2:
+        mean, variance, slope, _, _, _ = dealt(totals, classes[:, 0], sizes)
+        rest = variance - slope**2 * _spread(totals, classes[:, 0], sizes)
+        return mean, np.maximum(rest, 0.0), slope[:, None]
+    means, rest, tied = np.zeros(len(sizes)), np.zeros(len(sizes)), np.zeros(len(sizes))
+    slopes = np.zeros(classes.shape)
+    for number, rows in enumerate(classes.T):
+        share = rows / np.maximum(totals, 1)
+        _, _, _, mean, variance, slope = dealt(totals, rows, sizes)
+        means += share * mean
+        slopes[:, number] = share * slope
+        own = share**2 * np.maximum(variance - slope**2 * _spread(totals, rows, sizes), 0.0)
+        odds = np.sqrt(own) * np.where(rows < totals, share / np.maximum(1.0 - share, 1e-300), 0.0)
+        rest += own - odds**2
+        tied += odds
+    return means, rest + tied**2, slopes
+
+
+def _spread(totals: Ints, hits: Ints, sizes: Ints) -> Floats:
+    """Variance of the hypergeometric law."""
+    share = hits / np.maximum(totals, 1)
+    return np.asarray(sizes * share * (1.0 - share) * (totals - sizes) / np.maximum(totals - 1, 1))
+
+
+def _quadratic(shares: Floats, slopes: Floats) -> Floats:
+    """Variance of ``slopes [..., C]`` over classes drawn by ``shares``: Σ p·a² - (Σ p·a)²."""
+    return np.asarray((shares * slopes**2).sum(axis=-1) - (shares * slopes).sum(axis=-1) ** 2)
+
+
+def _slopes(classes: int) -> int:
+    return 1 if classes <= 2 else classes
+
+
+def _entropy(rows: Ints) -> float:
+    share = rows[rows > 0] / rows.sum()
+    return -float(share @ np.log(share))
+
+
+def _find(known: Ints, sizes: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    at = np.searchsorted(known, sizes)
+    if len(known) == 0:
+        return at, np.zeros(sizes.shape, dtype=bool)
+    at = np.minimum(at, len(known) - 1)
+    return at, known[at] == sizes
