@@ -75,7 +75,8 @@ class Tally:
 def hashed_below(values: pl.Series, share: float) -> NDArray[np.bool_]:
     """Which values a share keeps, by their hash alone; null always."""
     bound = np.uint64(min(int(share * 2.0**64), 2**64 - 1))
-    return (values.hash(0).to_numpy() <= bound) | values.is_null().to_numpy()
+    below = values.hash(0).to_numpy() <= bound
+    return np.asarray(below | values.is_null().to_numpy(), dtype=np.bool_)
 
 
 def _places(values: pl.Series) -> NDArray[np.int64]:

@@ -1,0 +1,125 @@
+"""Numbers as bins of equal mass, as many as the data can tell apart.
+
+A numeric column is counted once in up to 1024 fine bins; their counts then merge to coarser ones, and
+the resolution is taken at which the corrected score less its standard deviation is largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.ranking.information import Chance, Information, information
+from recsys.ranking.tally import Tally
+
+FINE = 1024
+"""Bins at most in which a column is counted."""
+FEW = 64
+"""Columns with no more distinct numbers are counted exactly."""
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Bin ``i`` holds the numbers above ``edges[i - 1]`` and up to ``edges[i]``."""
+
+    edges: NDArray[np.float64]
+    """``[B - 1]``, rising."""
+
+    def number(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Bin numbers ``[N]`` of finite values ``[N]``."""
+        return np.searchsorted(self.edges, values, side="left")
+
+    @property
+    def size(self) -> int:
+        """Number of bins."""
+        return len(self.edges) + 1
+
+
+def fine_bins(values: NDArray[np.float64], most: int = FINE) -> Bins:
+    """Bins of equal mass over a sample ``[N]`` of finite values, in any order.
+
+    A value that alone holds a bin's mass gets a bin of its own. No more than ``FEW`` distinct values
+    get one each.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= min(FEW, most):
+        return Bins(_between(distinct[:-1], distinct[1:]))
+    mass = values.size / most
+    heavy = counts >= mass
+    light = np.where(heavy, 0, counts)
+    free = max(most - int(heavy.sum()), 1)
+    steps = np.floor((np.cumsum(light) - light / 2) * (free / max(int(light.sum()), 1))).astype(np.int64)
+    starts = (np.diff(steps) > 0) | heavy[1:] | heavy[:-1]
+    at = np.flatnonzero(starts)
+    return Bins(_between(distinct[at], distinct[at + 1]))
+
+
+def _between(below: NDArray[np.float64], above: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An edge per pair of neighbours, halfway where a float lies there."""
+    middle = below + (above - below) / 2
+    return np.where((middle >= below) & (middle < above), middle, below)
+
+
+def coarser(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Coarser bins, for 2, 4, 8... of them: the coarse number ``[K]`` of each fine bin.
+
+    Args:
+        counts: rows ``[K, C]`` per fine bin and class, in the order of the values.
+    """
+    mass = counts.sum(1)
+    total = int(mass.sum())
+    centre = np.cumsum(mass) - mass / 2
+    last = 0
+    for level in range(1, FINE.bit_length()):
+        wanted = 1 << level
+        heavy = mass * wanted >= total
+        steps = np.floor(centre * (wanted / max(total, 1))).astype(np.int64)
+        starts = (np.diff(steps) > 0) | heavy[1:] | heavy[:-1]
+        groups = np.concatenate([[0], np.cumsum(starts)])
+        if int(groups[-1]) > last:
+            last = int(groups[-1])
+            yield groups
+
+
+def resolved(fine: Tally, chance: Chance) -> tuple[Tally, NDArray[np.int64], Information]:
+    """The resolution that tells most, its standard deviation taken off.
+
+    Args:
+        fine: counts by bin number or by number; null (missing) first, if any.
+        chance: what chance tells about the same label.
+
+    Returns:
+        The counts by coarse bin; the coarse bin ``[K]`` of every fine one, missing left out; and what
+        they tell of the label.
+    """
+    missing = fine.values.null_count()
+    counts, none = fine.counts[missing:], fine.counts[:missing]
+    groupings = [np.arange(len(counts))] if len(counts) <= FEW else list(coarser(counts))
+    best: tuple[float, NDArray[np.int64], NDArray[np.int64], Information] | None = None
+    for groups in groupings:
+        merged = grouped(counts, groups)
+        found = information(np.concatenate([none, merged]), chance)
+        value = found.score - found.sd
+        if best is None or value > best[0]:
+            best = (value, groups, merged, found)
+    assert best is not None
+    _, groups, merged, found = best
+    names = pl.Series([None] * missing + list(range(len(merged))), dtype=pl.Int64)
+    return Tally(names, np.concatenate([none, merged]), fine.classes), groups, found
+
+
+def grouped(counts: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sums ``[G, C]`` of neighbouring rows of ``[K, C]``, by rising group number ``[K]``."""
+    if not len(groups):
+        return counts
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(groups)) + 1])
+    return np.add.reduceat(counts, starts, axis=0)
+
+
+def coarse_bins(fine: Bins, numbers: NDArray[np.int64], groups: NDArray[np.int64]) -> Bins:
+    """The bins that groups ``[K]`` of the fine bins with these numbers ``[K]`` make."""
+    return Bins(fine.edges[numbers[np.flatnonzero(np.diff(groups))]])

@@ -1,0 +1,243 @@
+"""Counting a log's columns against its label in one streaming pass, in bounded memory.
+
+Whole numbers in a bounded range are counted at ``(value - low) * classes + class`` of an array that
+grows with the range; everything else by hash per chunk, merged when enough chunks are waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.data.check import reading, typed_columns
+from recsys.data.source import Source
+from recsys.progress import progress
+from recsys.ranking.binning import Bins
+from recsys.ranking.label import Label
+from recsys.ranking.spread import Spread
+from recsys.ranking.tally import Tally, hashed_below
+from recsys.schema import Schema
+
+DENSE_CELLS = 1 << 22
+"""Cells of the array of one column at most: 32 MiB."""
+MOST_VALUES = 1 << 21
+"""Hashed values of one column at most; of columns with more, a share is counted (``Tally.share``)."""
+CHUNK_ROWS = 1 << 18
+"""Rows that are hashed together."""
+_MERGED_AT = 1 << 20
+_VALUE, _CLASS, _COUNT = "value", "class", "count"
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one pass over a log gives."""
+
+    tallies: dict[str, Tally]
+    sample: pl.DataFrame
+    """Rows of the spread: typed features, the label's class number as ``label_column`` and others."""
+    rows: int
+
+
+def count(
+    source: Source,
+    schema: Schema,
+    label: Label,
+    spread: Spread | None = None,
+    bins: Mapping[str, Bins] | None = None,
+    extra: tuple[str, ...] = (),
+) -> Counted:
+    """Count every feature of a log against its label.
+
+    Args:
+        source: rows to count.
+        schema: which columns are features, and of what kind.
+        label: how the label becomes class numbers.
+        spread: rows to hand back as they are.
+        bins: fine bins of numeric columns; others are counted by their values.
+        extra: further columns of the handed-back rows, raw.
+    """
+    counters = {
+        name: Counter(len(label.names), None if bins is None else bins.get(name))
+        for name in schema.features
+    }
+    classes = np.zeros(len(label.names), np.int64)
+    taken: list[pl.DataFrame] = []
+    start = 0
+    for frame in typed_batches(source, schema, label.column, extra):
+        numbers = label.number(frame[LABEL_COLUMN])
+        classes += np.bincount(numbers, minlength=len(classes))
+        for name, counter in counters.items():
+            counter.add(frame[name], numbers)
+        if spread is not None:
+            numbered = frame.with_columns(pl.Series(LABEL_COLUMN, numbers))
+            taken.append(spread.of(numbered, start))
+        start += frame.height
+    tallies = {name: counter.tally(classes) for name, counter in counters.items()}
+    return Counted(tallies, pl.concat(taken) if taken else pl.DataFrame(), start)
+
+
+LABEL_COLUMN = "__label__"
+
+
+def typed_batches(
+    source: Source, schema: Schema, label: str, extra: tuple[str, ...] = ()
+) -> Iterator[pl.DataFrame]:
+    """Features as the schema types them, the raw label as ``__label__``, and raw columns, in order."""
+    columns = [*typed_columns(source.columns, schema, label=False), pl.col(label).alias(LABEL_COLUMN)]
+    columns += [pl.col(name).alias(extra_name(name)) for name in extra]
+    rows = source.lazy().select(columns)
+    with reading(source), progress("rank", total=source.rows()) as bar:
+        for frame in rows.collect_batches(maintain_order=True, lazy=True):
+            if frame.height:
+                yield frame
+            bar.advance(frame.height)
+
+
+def extra_name(name: str) -> str:
+    """Name of a raw column among the typed ones."""
+    return f"__raw__{name}"
+
+
+class Counter:
+    """Counts one column, batch by batch.
+
+    Args:
+        classes: number of classes C.
+        bins: of a numeric column, to be counted by bin number.
+    """
+
+    def __init__(self, classes: int, bins: Bins | None = None) -> None:
+        self._classes = classes
+        self._bins = bins
+        self._missing = np.zeros(classes, np.int64)
+        self._low = 0
+        self._cells = np.zeros((0, classes), np.int64)
+        self._hashed: Hashed | None = None
+
+    def add(self, values: pl.Series, label: Ints) -> None:
+        """Count typed values ``[N]`` (scalars or lists) of rows of these classes ``[N]``."""
+        if isinstance(values.dtype, pl.List):
+            values, label = _elements(values, label)
+        if values.null_count():
+            there = values.is_not_null().to_numpy()
+            self._missing += np.bincount(label[~there], minlength=self._classes)
+            values, label = values.drop_nulls(), label[there]
+        if not len(values):
+            return
+        if self._bins is not None:
+            values = pl.Series(self._bins.number(values.cast(pl.Float64).to_numpy()))
+        if self._hashed is None and values.dtype == pl.Int64:
+            low, high = int(values.min()), int(values.max())  # type: ignore[arg-type]
+            if self._fits(low, high):
+                self._add_dense(values.to_numpy(), label)
+                return
+        if self._hashed is None:
+            self._hashed = Hashed(self._classes, values.dtype)
+        self._hashed.add(values, label)
+
+    def _fits(self, low: int, high: int) -> bool:
+        """Whether the array can hold these values, growing where it must."""
+        first, last = self._low, self._low + len(self._cells)
+        if len(self._cells):
+            low, high = min(low, first), max(high, last - 1)
+        if (high - low + 1) * self._classes > DENSE_CELLS:
+            return False
+        if not len(self._cells) or low < first or high >= last:
+            span = high - low + 1
+            grown = np.zeros((span, self._classes), np.int64)
+            if len(self._cells):
+                grown[first - low : last - low] = self._cells
+            self._low, self._cells = low, grown
+        return True
+
+    def _add_dense(self, values: Ints, label: Ints) -> None:
+        places = values * self._classes
+        places += label
+        if self._low:
+            places -= self._low * self._classes
+        flat = self._cells.reshape(-1)
+        if flat.size <= 4 * places.size:
+            flat += np.bincount(places, minlength=flat.size)
+        else:  # an array much larger than the batch is not added up as a whole
+            np.add.at(flat, places, 1)
+
+    def tally(self, classes: Ints) -> Tally:
+        """Everything counted, of rows of these classes ``[C]``."""
+        seen = np.flatnonzero(self._cells.any(1))
+        values = pl.Series(seen + self._low, dtype=pl.Int64)
+        tally = Tally(values, self._cells[seen], classes)
+        if self._hashed is not None:
+            none = np.zeros_like(classes)
+            hashed = self._hashed.tally(none)
+            tally = hashed if not len(seen) else Tally(values, tally.counts, none).merge(hashed)
+            tally = Tally(tally.values, tally.counts, classes, tally.share)
+        if not self._missing.any():
+            return tally
+        missing = self._missing
+        if tally.share < 1:
+            missing = np.rint(missing * tally.share).astype(np.int64)
+        named = pl.concat([pl.Series([None], dtype=tally.values.dtype), tally.values])
+        return Tally(named, np.concatenate([missing[None], tally.counts]), classes, tally.share)
+
+
+class Hashed:
+    """Counts of values that no array can be indexed by; a share of them where they are too many."""
+
+    def __init__(self, classes: int, dtype: pl.DataType) -> None:
+        self._classes = classes
+        self._share = 1.0
+        self._waiting: list[pl.DataFrame] = []
+        self._waiting_rows = 0
+        self._counted: list[pl.DataFrame] = []
+        self._merged = 0
+        self._dtype = dtype
+
+    def add(self, values: pl.Series, label: Ints) -> None:
+        """Count values ``[N]``, none missing."""
+        self._waiting.append(pl.DataFrame({_VALUE: values, _CLASS: label.astype(np.int32)}))
+        self._waiting_rows += len(values)
+        if self._waiting_rows >= CHUNK_ROWS:
+            self._count()
+
+    def _count(self) -> None:
+        if self._waiting:
+            rows = pl.concat(self._waiting)
+            self._waiting, self._waiting_rows = [], 0
+            if self._share < 1:
+                rows = rows.filter(pl.Series(hashed_below(rows[_VALUE], self._share)))
+            self._counted.append(rows.group_by(_VALUE, _CLASS).agg(pl.len().cast(pl.Int64).alias(_COUNT)))
+        if sum(frame.height for frame in self._counted) > 2 * self._merged + _MERGED_AT:
+            self._merge()
+
+    def _merge(self) -> None:
+        frame = pl.concat(self._counted)
+        if len(self._counted) > 1:
+            frame = frame.group_by(_VALUE, _CLASS).agg(pl.col(_COUNT).sum())
+        while frame.height > MOST_VALUES and frame[_VALUE].n_unique() > MOST_VALUES:
+            self._share /= 2
+            frame = frame.filter(pl.Series(hashed_below(frame[_VALUE], self._share)))
+        self._counted, self._merged = [frame], frame.height
+
+    def tally(self, classes: Ints) -> Tally:
+        self._count()
+        self._merge()
+        frame = self._counted[0].sort(_VALUE)
+        values = frame[_VALUE]
+        starts = np.ones(len(values), np.bool_)
+        starts[1:] = (values != values.shift(1)).to_numpy()[1:]
+        counts = np.zeros((int(starts.sum()), self._classes), np.int64)
+        counts[np.cumsum(starts) - 1, frame[_CLASS].to_numpy()] = frame[_COUNT].to_numpy()
+        return Tally(values.filter(pl.Series(starts)), counts, classes, self._share)
+
+
+def _elements(lists: pl.Series, label: Ints) -> tuple[pl.Series, Ints]:
+    """Each row's distinct elements; a row without any holds null."""
+    distinct = lists.list.drop_nulls().list.unique()
+    lengths = distinct.list.len().fill_null(0).cast(pl.Int64).to_numpy()
+    return distinct.explode(), np.repeat(label, np.maximum(lengths, 1))
