@@ -166,6 +166,39 @@ def test_scores_of_combinations_are_those_of_the_program() -> None:
     assert {" AND ".join(name): score for name, score in scores.items()} == pytest.approx(golden, abs=1e-6)
 
 
+def _entropy(values: np.ndarray) -> float:
+    shares = np.unique(values, return_counts=True)[1] / len(values)
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _by_hand(column: np.ndarray, condition: np.ndarray) -> float:
+    """The formula of the module, word by word, for one batch."""
+    rows, score = len(column), 0.0
+    for value in np.unique(condition):
+        own = np.flatnonzero(condition == value)
+        noise = column[(own + len(own)) % rows]
+        score += len(own) / rows * (_entropy(noise) - _entropy(column[own]))
+    return score
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch_size"), [((9, 4_000), 4_500), ((4_000, 900), 4_500), ((4_000, 3), 200)]
+)
+def test_the_formula_holds_for_wide_columns_and_small_batches(
+    sizes: tuple[int, int], batch_size: int
+) -> None:
+    generator = np.random.default_rng(8)
+    a, b = (generator.integers(0, size, 4_500) for size in sizes)
+    starts = range(0, 4_500 - batch_size + 1, batch_size)
+    batches = [slice(start, start + batch_size) for start in starts]
+    expected = np.median([_by_hand(a[batch], b[batch]) for batch in batches])
+    log = pl.DataFrame({"a": a, "b": b})
+    assert outrank_scores(log, ["a"], "b", batch_size=batch_size)["a"] == pytest.approx(expected, abs=1e-12)
+    assert outrank_pair_scores(log, [("a", "b")], batch_size=batch_size)[("a", "b")] == pytest.approx(
+        expected
+    )
+
+
 def test_equal_sums_switch_the_correction_off() -> None:
     log = _equal_sums()
     scores = outrank_scores(log, ["a", "copy"], "label")
