@@ -1,4 +1,4 @@
-"""Pieces of a self-contained HTML page: one file, no scripts, nothing loaded from elsewhere."""
+"""Pieces of a self-contained HTML page: one file, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -81,14 +81,15 @@ class Field:
     """Where bars begin; None: a little below the smallest value, for values that are near each other."""
 
 
-def page(title: str, body: Iterable[str]) -> str:
-    """A whole page; ``body`` is HTML, ``title`` is text."""
+def page(title: str, body: Iterable[str], *, style: str = "", script: str = "") -> str:
+    """A whole page; ``body`` is HTML, ``title`` is text, ``style`` follows the page's own."""
+    ending = f"<script>{script}</script>\n" if script else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>{_CSS}{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
+        + f"\n</main>\n{ending}</body>\n</html>\n"
     )
 
 
