@@ -203,7 +203,7 @@ def measure_speed(found: Measured, sizes: Sizes, ours: Ours, work: Path) -> None
         found.add("seconds_default", ours.seconds(single_file))
         if sizes.peer_rounds:
             _measure_outrank(found, work / f"outrank-{number}", frame, small)
-    table = pl.read_parquet(ours.written(pair_file, *ORDER2) / "pairs.parquet")
+    table = pl.read_parquet(ours.written(pair_file, *ORDER2) / "pairs.parquet").drop_nulls("gain")
     gains = zip(table["a"], table["b"], table["gain"], strict=True)
     found.figures["xor_pair_rank"] = xor_rank({frozenset((a, b)): gain for a, b, gain in gains}, pairs)
     found.figures["peak_mib_single"] = ours.peak_mib(single_file, *SINGLE)
@@ -296,7 +296,8 @@ def report(found: Measured, sizes: Sizes, quick: bool, earlier: tuple[str, dict[
         figures["peer_from"] = earlier[0]
     for name in found.repeats:
         figures.setdefault(name, found.median(name))
-    figures["outrank_formula_error"] = max(found.repeats.get("outrank_formula_error", [0.0])) or None
+    if "outrank_formula_error" in found.repeats:
+        figures["outrank_formula_error"] = max(found.repeats["outrank_formula_error"])
     for name in ("single", "order2"):
         figures[f"speedup_{name}"] = figures[f"outrank_seconds_{name}"] / figures[f"seconds_{name}"]
     figures["rows"], figures["order2_rows"], figures["seeds"] = sizes.rows, sizes.order2_rows, sizes.seeds
