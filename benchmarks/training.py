@@ -36,6 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "name": "din",
         "attention_hidden": [80, 40],
         "hidden": HIDDEN,
+        "activation": "relu",
         "batch_norm": False,
         "dropout": 0.0,
     },
@@ -43,7 +44,7 @@ MODELS: dict[str, dict[str, Any]] = {
 STEPS = {"dnn": (24, 6), "autoint": (8, 3), "din": (8, 4)}  # ours, theirs
 WARM_UP = 4
 PRECISIONS = ("fp32", "bf16")
-ROUNDS = 2
+ROUNDS = 3
 
 
 def wide(folder: Path) -> Dataset:

@@ -167,11 +167,14 @@ class Tables(nn.Module):
         if self._world > 1:
             outputs = list(_Together.apply(*outputs))  # type: ignore[no-untyped-call]
         vectors: dict[str, Tensor] = {}
+        joined: Tensor | None = None
         for stream, output, count in zip(self._streams, outputs, counts, strict=True):
             # A slice of everything would still copy the whole gradient in backward.
             held = output if output.shape[0] == count else output[:count]
             vectors.update(self._cut(stream, held, batch))
-        return self._inputs(vectors, batch)
+            if self._holds_all_fields(stream):
+                joined = held
+        return self._inputs(vectors, joined, batch)
 
     def _strides(self, counts: Sequence[int]) -> list[int]:
         """Places per key of each collection: the most that any process needs."""
@@ -198,8 +201,18 @@ class Tables(nn.Module):
         widths = [part for shard in shards for part in (shard.dim, shard.storage_dim - shard.dim)]
         return dict(zip(names, torch.split(output, widths, dim=1)[::2], strict=True))
 
-    def _inputs(self, vectors: Mapping[str, Tensor], batch: DeviceBatch) -> Inputs:
-        inputs = Inputs(numerics=batch.numerics, missing=batch.missing)
+    def _holds_all_fields(self, stream: Stream) -> bool:
+        """Whether the vectors of a stream, side by side as they come, are all fields in their order."""
+        fields = [f.name for f in self._features if f.kind in ("categorical", "multi")]
+        shards = [self._shards[source.table] for source in stream.sources]
+        return (
+            not stream.ragged
+            and [source.feature.name for source in stream.sources] == fields
+            and all(shard.dim == shard.storage_dim for shard in shards)
+        )
+
+    def _inputs(self, vectors: Mapping[str, Tensor], joined: Tensor | None, batch: DeviceBatch) -> Inputs:
+        inputs = Inputs(numerics=batch.numerics, missing=batch.missing, joined=joined)
         for feature in self._features:
             name = feature.name
             match feature.kind:

@@ -13,27 +13,18 @@ fresh small pages would take longer than the work itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from recsys.compiled import compiled
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 CODE_SHIFT = 33
 MAX_ROWS = 2 ** (64 - CODE_SHIFT)
 """Group codes have 31 bits, and there are at most as many groups as rows."""
-
-
-def compiled(function: Function) -> Function:
-    """Compile with numba, on disk where some cache folder can be written, else for this process."""
-    try:
-        return cast(Function, numba.njit(cache=True, nogil=True)(function))
-    except RuntimeError:
-        return cast(Function, numba.njit(nogil=True)(function))
 
 
 def plain(array: NDArray[Scalar]) -> NDArray[Scalar]:

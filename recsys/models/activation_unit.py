@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recsys.models.dice import Dice
 from recsys.models.dropout import Dropout
@@ -14,6 +18,7 @@ from recsys.models.events import Events
 from recsys.models.initialise import xavier_normal
 from recsys.models.linear import Linear, Precision, product
 from recsys.models.options import Activation
+from recsys.models.row_loops import is_looped, over_rows, pair, pair_gradient
 
 _FLOOR = -1e30
 """Score of padding before a softmax."""
@@ -64,15 +69,14 @@ class ActivationUnit(nn.Module):
             weights = torch.where(valid, self._scores(pairs), padding)
         else:
             events = Events.of(valid)
-            weights = events.spread(self._scores_of_events(query, keys, events), padding)
+            pairs = _pairs_of_events(query, keys, lengths, events)
+            weights = events.spread(self._scores_of_events(pairs), padding)
         if self.softmax:
             weights = torch.softmax(weights, 1) * valid
         return torch.bmm(weights.unsqueeze(1), keys).squeeze(1)
 
-    def _scores_of_events(self, query: Tensor, keys: Tensor, events: Events) -> Tensor:
-        """Scores ``[n]``."""
-        queries = events.take(query.unsqueeze(1).expand_as(keys))
-        pairs = _paired(queries, events.take(keys))
+    def _scores_of_events(self, pairs: Tensor) -> Tensor:
+        """Scores ``[n]`` of ``[n, 3D]``."""
         if self.training or pairs.device.type != "cpu":
             return self._scores(pairs)
         return torch.cat([self._scores(tile) for tile in torch.split(pairs, _TILE)])
@@ -121,3 +125,42 @@ class PairLinear(nn.Module):
 def _paired(query: Tensor, key: Tensor) -> Tensor:
     """``[k, q * k, q]``, side by side."""
     return torch.cat([key, query * key, query], -1)
+
+
+def _pairs_of_events(query: Tensor, keys: Tensor, lengths: Tensor, events: Events) -> Tensor:
+    """``[n, 3D]`` of queries ``[B, D]`` and their first events of ``[B, H, D]``."""
+    if is_looped(keys):
+        paired: Tensor = _PairsOfEvents.apply(query, keys, lengths)  # type: ignore[no-untyped-call]
+        return paired
+    return _paired(events.take(query.unsqueeze(1).expand_as(keys)), events.take(keys))
+
+
+class _PairsOfEvents(torch.autograd.Function):
+    """``_paired`` of every event in one pass, and one for its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor, lengths: Tensor) -> Tensor:
+        ctx.save_for_backward(query, keys, lengths)
+        lines = int(lengths.sum())
+        result = query.new_empty(lines, 3 * query.shape[1])
+        over_rows(pair, len(query), [*_arrays(query, keys), *_places(lengths), result.numpy()])
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        query, keys, lengths = ctx.saved_tensors
+        by_query, by_keys = (torch.zeros(x.shape) for x in (query, keys))
+        arguments = [*_arrays(query, keys), *_places(lengths), *_arrays(gradient, by_query, by_keys)]
+        over_rows(pair_gradient, len(query), arguments)
+        return by_query, by_keys, None
+
+
+def _arrays(*tensors: Tensor) -> list[NDArray[np.float32]]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def _places(lengths: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Events of each row, and the line that its first event has."""
+    counts = lengths.to(torch.int64).numpy()
+    return counts, np.cumsum(counts) - counts

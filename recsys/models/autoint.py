@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.models.fields import FieldVectors, concatenated
+from recsys.models.fields import FieldVectors
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.interacting import InteractingLayers, Residual
@@ -89,7 +89,7 @@ class AutoInt(nn.Module):
         vectors = self.vectors(inputs)
         logits: Tensor = self.attention(vectors)
         if self.mlp is not None:
-            logits = logits + self.mlp_head(self.mlp(concatenated(vectors)))
+            logits = logits + self.mlp_head(self.mlp(vectors))
         return logits
 
 
@@ -104,7 +104,8 @@ class FieldAttention(nn.Module):
 
     def __init__(self, config: AutoIntConfig, widths: tuple[int, ...]) -> None:
         super().__init__()
-        common = Counter(widths).most_common(1)[0][0]
+        self.widths = widths
+        self.common = common = Counter(widths).most_common(1)[0][0]
         self.projections = nn.ModuleDict(
             {str(index): Linear(width, common) for index, width in enumerate(widths) if width != common}
         )
@@ -120,11 +121,20 @@ class FieldAttention(nn.Module):
         )
         self.head = Head(len(widths) * self.layers.outputs)
 
-    def forward(self, vectors: list[Tensor]) -> Tensor:
-        """M tensors ``[B, width]`` to logits ``[B]``."""
-        even = [
-            self.projections[str(index)](vector) if str(index) in self.projections else vector
-            for index, vector in enumerate(vectors)
-        ]
-        logits: Tensor = self.head(self.layers(torch.stack(even, 1)).flatten(1))
+    def forward(self, vectors: Tensor) -> Tensor:
+        """M vectors side by side, ``[B, sum of widths]``, to logits ``[B]``."""
+        logits: Tensor = self.head(self.layers(self._evened(vectors)).flatten(1))
         return logits
+
+    def _evened(self, vectors: Tensor) -> Tensor:
+        """``[B, M, common width]``."""
+        if not self.projections:
+            return vectors.view(-1, len(self.widths), self.common)
+        apart = torch.split(vectors, list(self.widths), 1)
+        return torch.stack(
+            [
+                self.projections[str(index)](vector) if str(index) in self.projections else vector
+                for index, vector in enumerate(apart)
+            ],
+            1,
+        )

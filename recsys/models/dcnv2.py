@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.models.fields import FieldVectors, concatenated
+from recsys.models.fields import FieldVectors
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.linear import Linear
@@ -65,7 +65,7 @@ class DCNv2(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits ``[B]``."""
-        x = concatenated(self.vectors(inputs))
+        x = self.vectors(inputs)
         crossed = self.cross(x)
         logits: Tensor
         if self.parallel:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from recsys.models.row_loops import dice, dice_gradient, dice_sums, is_looped, over_rows, summed_over_rows
 from recsys.models.statistics import BatchStatistics, through_moments, tiles
 
 
@@ -44,7 +47,7 @@ class Dice(nn.Module):
         moments = statistics.update(x)
         inverse = torch.rsqrt(moments.variance + self.eps)
         activated: Tensor = _Dice.apply(  # type: ignore[no-untyped-call]
-            x, self.alpha, moments.mean, inverse, moments.count, statistics.process_group
+            x.contiguous(), self.alpha, moments.mean, inverse, moments.count, statistics.process_group
         )
         return activated
 
@@ -66,6 +69,9 @@ class _Dice(torch.autograd.Function):
         ctx.group = group
         shift, rest = -mean * inverse, 1 - alpha
         result = torch.empty_like(x)
+        if is_looped(x):
+            over_rows(dice, len(x), _arrays(x, alpha, shift, inverse, result))
+            return result
         for part in tiles(x):
             p = torch.addcmul(shift, x[part], inverse).sigmoid_()
             torch.mul(torch.addcmul(alpha, p, rest), x[part], out=result[part])
@@ -75,6 +81,8 @@ class _Dice(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, alpha, mean, inverse, count = ctx.saved_tensors
+        if is_looped(x):
+            return (*_looped_gradients(ctx.group, gradient.contiguous(), *ctx.saved_tensors), *[None] * 4)
         shift, rest = -mean * inverse, 1 - alpha
         total, projected, by_alpha = (torch.zeros_like(mean) for _ in range(3))
         result, inner = torch.empty_like(x), torch.empty_like(x)
@@ -93,3 +101,33 @@ class _Dice(torch.autograd.Function):
         for part in tiles(x):
             result[part].addcmul_(inner[part], scale).addcmul_(x[part], slope).add_(constant)
         return result, by_alpha, None, None, None, None
+
+
+def _looped_gradients(
+    group: dist.ProcessGroup | None,
+    gradient: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    count: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and alpha, in two passes of compiled loops."""
+    shift, rest = -mean * inverse, 1 - alpha
+    arguments = _arrays(x, gradient, shift, inverse)
+    found = summed_over_rows(dice_sums, len(x), arguments, sums=3, channels=x.shape[1])
+    total, projected, by_alpha = torch.from_numpy(found).to(x.dtype)
+    offset, slope = through_moments(total * rest, projected * rest, inverse, count, group)
+    slope = slope * inverse
+    constant = -offset * inverse - slope * mean
+    result = torch.empty_like(x)
+    over_rows(
+        dice_gradient,
+        len(x),
+        _arrays(x, gradient, alpha, shift, inverse, rest * inverse, slope, constant, result),
+    )
+    return result, by_alpha
+
+
+def _arrays(*tensors: Tensor) -> list[NDArray[np.float32]]:
+    return [tensor.detach().numpy() for tensor in tensors]

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recsys.models.activation_unit import ActivationUnit
-from recsys.models.fields import FieldVectors
+from recsys.models.fields import FieldVectors, beside
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.mlp import MLP, Head
@@ -90,12 +90,12 @@ class DIN(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits ``[B]``."""
-        vectors = self.vectors(inputs)
+        vectors = [self.vectors(inputs)] if self.vectors.widths else []
         for history, unit in zip(self.histories, self.units, strict=True):
-            keys = _beside([inputs.sequences[name] for name in history])
-            query = _beside([inputs.fields[str(self.candidates[name])] for name in history])
+            keys = beside([inputs.sequences[name] for name in history])
+            query = beside([inputs.fields[str(self.candidates[name])] for name in history])
             vectors.append(unit(query, keys, inputs.lengths[history[0]]))
-        logits: Tensor = self.head(self.mlp(_beside(vectors)))
+        logits: Tensor = self.head(self.mlp(beside(vectors)))
         return logits
 
 
@@ -115,7 +115,3 @@ def histories(layout: Layout) -> tuple[tuple[str, ...], ...]:
                 )
             groups.setdefault(layout.aligned_root(name), []).append(name)
     return tuple(tuple(group) for group in groups.values())
-
-
-def _beside(tensors: list[Tensor]) -> Tensor:
-    return torch.cat(tensors, -1) if len(tensors) > 1 else tensors[0]

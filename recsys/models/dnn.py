@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.models.fields import FieldVectors, concatenated
+from recsys.models.fields import FieldVectors
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.mlp import MLP, Head
@@ -54,5 +54,5 @@ class DNN(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits ``[B]``."""
-        logits: Tensor = self.head(self.mlp(concatenated(self.vectors(inputs))))
+        logits: Tensor = self.head(self.mlp(self.vectors(inputs)))
         return logits

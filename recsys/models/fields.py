@@ -39,15 +39,15 @@ class FieldVectors(nn.Module):
         )
         """Width of each vector, in the order of ``forward``."""
 
-    def forward(self, inputs: Inputs) -> list[Tensor]:
-        """One ``[B, width]`` per field, number and pooled sequence, in this order."""
-        vectors = [inputs.fields[name] for name in self._fields]
+    def forward(self, inputs: Inputs) -> Tensor:
+        """``[B, sum of widths]``: fields, numbers and pooled sequences side by side, in this order."""
+        vectors = inputs.fields_beside(self._fields)
         if self.numerics is not None:
-            vectors.extend(self.numerics(inputs).unbind(1))
+            vectors.append(self.numerics(inputs).flatten(1))
         vectors.extend(
             mean_pooled(inputs.sequences[name], inputs.lengths[name]) for name in self._sequences
         )
-        return vectors
+        return beside(vectors)
 
 
 def mean_pooled(sequence: Tensor, lengths: Tensor) -> Tensor:
@@ -58,6 +58,6 @@ def mean_pooled(sequence: Tensor, lengths: Tensor) -> Tensor:
     return sequence.sum(1) / lengths.clamp(min=1).to(sequence.dtype).unsqueeze(1)
 
 
-def concatenated(vectors: list[Tensor]) -> Tensor:
-    """``[B, sum of widths]``."""
-    return torch.cat(vectors, 1) if len(vectors) > 1 else vectors[0]
+def beside(vectors: list[Tensor]) -> Tensor:
+    """``[..., sum of widths]`` of one or more tensors."""
+    return torch.cat(vectors, -1) if len(vectors) > 1 else vectors[0]

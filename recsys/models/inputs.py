@@ -6,6 +6,7 @@ sequences with lengths; the same tensors are the inputs of the exported ``dense.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -29,6 +30,15 @@ class Inputs:
     """float32 ``[B, H, D]`` per sequence feature; H may be 0 and may differ between batches."""
     lengths: dict[str, Tensor] = field(default_factory=dict)
     """int64 ``[B]`` per sequence feature."""
+    joined: Tensor | None = None
+    """All of ``fields`` side by side, ``[B, sum of D]``, where they were looked up so: taking them apart
+    and putting them together again costs a tenth of a DNN's step."""
+
+    def fields_beside(self, names: Sequence[str]) -> list[Tensor]:
+        """Vectors of these fields, or one tensor of them side by side: ``[B, ...]`` each."""
+        if self.joined is not None and tuple(names) == tuple(self.fields):
+            return [self.joined]
+        return [self.fields[name] for name in names]
 
 
 @dataclass(frozen=True)

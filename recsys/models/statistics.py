@@ -9,6 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from recsys.models.row_loops import add_moments, is_looped, summed_over_rows
+
+_NEAR_ROWS = 1024
+"""Rows whose mean centres the sums; any point near the mean will do."""
 _TILE = 1 << 18
 """Elements worked on at a time, so that what one pass reads is still in the cache for the next."""
 
@@ -100,9 +104,15 @@ class Sums:
         if rows.shape[0] == 0:
             return
         if self._near is None:
-            self._near = rows.mean(0)
-        shifted = rows - self._near
+            self._near = rows[:_NEAR_ROWS].mean(0)
         self.count += rows.shape[0]
+        if is_looped(rows):
+            arguments = (rows.detach().contiguous().numpy(), self._near.numpy())
+            found = summed_over_rows(add_moments, len(rows), arguments, sums=2, channels=rows.shape[1])
+            self._total += torch.from_numpy(found[0])
+            self._squares += torch.from_numpy(found[1])
+            return
+        shifted = rows - self._near
         self._total += shifted.sum(0)
         self._squares += shifted.square_().sum(0)
 
@@ -117,7 +127,7 @@ class Sums:
 def sums_of(x: Tensor) -> Sums:
     """Sums of ``x [N, C]``."""
     sums = Sums(x)
-    for part in tiles(x):
+    for part in [slice(None)] if is_looped(x) else tiles(x):
         sums.add(x[part])
     return sums
 

@@ -36,6 +36,7 @@ from recsys.training.checkpoint import (
 from recsys.training.distributed import Distributed, distributed
 from recsys.training.layout import layout_of
 from recsys.training.loop import Trainer
+from recsys.training.memory import keep_freed_memory
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
 from recsys.training.run_folder import Run, RunFile, RunResult, clear, relative_to_run
@@ -92,6 +93,8 @@ class _Parts:
 
 def _train(dataset: Dataset, folder: Path, run_file: RunFile, ranks: Distributed) -> None:
     settings = run_file.train
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     parts = _build(dataset, run_file, ranks)
     checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
     parts.optimisers.materialise()

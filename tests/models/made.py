@@ -70,3 +70,12 @@ def padded(inputs: Inputs, more: int) -> Inputs:
         for name, x in inputs.sequences.items()
     }
     return Inputs(inputs.fields, inputs.numerics, inputs.missing, longer, inputs.lengths)
+
+
+def doubled(inputs: Inputs) -> Inputs:
+    """The same inputs in double precision."""
+    parts = {
+        part: {name: tensor.double() for name, tensor in getattr(inputs, part).items()}
+        for part in ("fields", "numerics", "missing", "sequences")
+    }
+    return Inputs(**parts, lengths=inputs.lengths)
