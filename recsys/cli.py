@@ -146,22 +146,52 @@ def rank(
     label: Label = None,
     split: Split = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Mark this many best features as kept.")] = None,
+    keep_until_loss: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Keep the fewest that lose at most this share.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--bytes", help="Keep the best whose tables fit, such as 8MB.")
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="corrected, mi, adjusted or outrank.")] = None,
+    order: Annotated[int | None, typer.Option(help="Columns looked at together at most: 1, 2, 3.")] = None,
+    combine: Annotated[
+        int | None, typer.Option(min=0, help="Name this many combinations to be made columns.")
+    ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Columns that the model already has.")
+    ] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Rows that pairs are counted on.")] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
     output: Output = None,
     root: DataRoot = None,
     overrides: Overrides = None,
 ) -> None:
     """Rank columns by what they tell about the label, beyond what chance would."""
     _begin("rank", data)
+    named = {
+        "keep": keep,
+        "keep_until_loss": keep_until_loss,
+        "bytes": size,
+        "score": score,
+        "order": order,
+        "combine": combine,
+        "given": names(given) or None,
+        "sample": sample,
+        "report": False if no_report else None,
+    }
+    stated = {name: value for name, value in named.items() if value is not None}
     if is_run_file(data):
-        refuse(schema=schema, label=label, split=split, keep=keep)
+        refuse(schema=schema, label=label, split=split, no_report=no_report, **stated)
         return _stage_of(data, "rank", root, output, overrides)
     refuse_with_data(root, overrides)
     rule = split_rule(split)
-    from recsys import summary
-    from recsys.features.ranking import rank as score
+    from recsys.config import RankSettings
+    from recsys.ranking.rank import rank as find
+    from recsys.ranking.shown import lines_of
 
-    ranking = score(data, schema_file(schema), label=label, split=rule, keep=keep, output=output)
-    summary.show_ranking(ranking.table)
+    settings = RankSettings.parse(**stated)
+    ranking = find(data, schema_file(schema), label=label, split=rule, settings=settings, output=output)
+    typer.echo("\n".join(lines_of(ranking, output)))
     return None
 
 

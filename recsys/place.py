@@ -87,7 +87,7 @@ class Place:
 
     def kept(self) -> tuple[str, ...] | None:
         """Features that ranking keeps for the stages that follow; None: all."""
-        if self.config.rank.keep is None:
+        if not self.config.rank.selects:
             return None
         path = self.folder("rank") / "ranking.json"
         return tuple(json.loads(path.read_text(encoding="utf-8"))["kept"])

@@ -147,16 +147,19 @@ def _rank_settings(place: Place) -> dict[str, Any]:
 
 
 def _rank(place: Place) -> Made:
-    from recsys.features.ranking import rank
+    from recsys.data.check import check_label
+    from recsys.ranking.rank import rank
 
-    rank(
+    train = place.parts.source("train")
+    check_label(train.lazy(), place.config.data.label, train.name, train)  # the stages after want 0 and 1
+    ranking = rank(
         place.data,
         place.schema,
         split=place.split,
-        keep=place.config.rank.keep,
+        settings=place.config.rank,
         output=place.folder("rank"),
     )
-    return Made(place.parts.rows("train"))
+    return Made(place.parts.rows("train"), ranking.warnings)
 
 
 # --- prepare -------------------------------------------------------------------------------------
@@ -350,7 +353,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "rank",
-            "recsys.features.ranking:VERSION",
+            "recsys.ranking.rank:VERSION",
             _rank_inputs,
             _rank_settings,
             _rank,

@@ -64,21 +64,6 @@ def show_schema(schema: Schema, output: Path | None) -> None:
     console.print(f"written to {output}", highlight=False)
 
 
-def show_ranking(ranking: pl.DataFrame, most: int = 40) -> None:
-    """Best columns first."""
-    table = _table("column", "kind", "#score (nats)", "#z", "#distinct", "#coverage")
-    for row in ranking.head(most).iter_rows(named=True):
-        table.add_row(
-            row["column"],
-            row["kind"],
-            f"{row['score']:.6f}",
-            f"{row['z']:.1f}",
-            f"{row['distinct']:,}",
-            f"{row['coverage']:.1%}",
-        )
-    _console().print(table)
-
-
 def show_dataset(dataset: Dataset) -> None:
     """Rows per part and the size of every vocabulary."""
     manifest = dataset.manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -219,17 +220,24 @@ def with_middles(source: Source, surveys: Mapping[str, Survey], names: Sequence[
     """The surveys of integer columns with ``middle`` filled in."""
     middles: dict[str, Survey] = {}
     for start in range(0, len(names), _COLUMNS_AT_ONCE):
-        asked = {}
-        for name in names[start : start + _COLUMNS_AT_ONCE]:
-            distinct = _values(name, source.columns[name]).unique().cast(pl.Float64)
-            span = distinct.quantile(0.75) - distinct.quantile(0.25)
-            asked[name] = span / (distinct.max() - distinct.min())
-        found = _collect(source, asked)
-        middles |= {name: replace(surveys[name], middle=found[name]) for name in asked}
+        some = names[start : start + _COLUMNS_AT_ONCE]
+        # Found once each and taken out whole: an expression per quantile would find them four times.
+        asked = {name: _values(name, source.columns[name]).unique().implode() for name in some}
+        for name, distinct in _collect(source, asked, as_lists=True).items():
+            middles[name] = replace(surveys[name], middle=_middle(distinct.cast(pl.Float64)))
     return middles
 
 
-def _collect(source: Source, asked: Mapping[str, pl.Expr]) -> dict[str, Any]:
+def _middle(distinct: pl.Series) -> float | None:
+    """Share of the range that the middle half of distinct values spans; None without any."""
+    low, high = distinct.quantile(0.25), distinct.quantile(0.75)
+    least, most = distinct.min(), distinct.max()
+    if low is None or high is None or not isinstance(least, float) or not isinstance(most, float):
+        return None
+    return (high - low) / (most - least) if most > least else math.nan
+
+
+def _collect(source: Source, asked: Mapping[str, pl.Expr], *, as_lists: bool = False) -> dict[str, Any]:
     with reading(source):
         frame = source.lazy().select(**asked).collect(engine="streaming")
-    return frame.row(0, named=True)
+    return {name: frame[name][0] for name in asked} if as_lists else frame.row(0, named=True)

@@ -1,0 +1,90 @@
+"""What columns are worth together: redundancy, greedy orders, combinations, and how they drift."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from recsys.config import RankSettings
+    from recsys.ranking.codes import Codes
+    from recsys.ranking.information import Information
+    from recsys.ranking.quality import Finding
+
+COMBINATIONS = 50
+"""Best combinations whose gain is computed exactly, at least."""
+COMBINED_P = 0.01
+"""Chance, over all combinations tried, below which a combination's gain must be to become a column."""
+_EXACT = ("gain", "gain_z", "low", "high", "p_adjusted", "synergy", "synergy_z", "normalised")
+
+
+@dataclass(frozen=True)
+class Together:
+    """What looking at several columns at once added to the table of single ones."""
+
+    table: pl.DataFrame
+    pairs: pl.DataFrame | None = None
+    drift: pl.DataFrame | None = None
+    label_by_day: pl.DataFrame | None = None
+    combinations: tuple[tuple[str, ...], ...] = ()
+    """Those that add more than chance to their best part, best first."""
+    findings: Sequence[Finding] = field(default=())
+
+
+def together(
+    table: pl.DataFrame, codes: Codes, settings: RankSettings, singles: Mapping[str, Information]
+) -> Together:
+    """Look at pairs (and triples, with ``order`` 3) of columns, and at days where there are some."""
+    from recsys.ranking import drift, pairs, sets
+    from recsys.ranking.combinations import combinations
+
+    counted = pairs.all_pairs(codes)
+    orders = sets.orders(codes, counted, singles)
+    table = table.join(orders, on="column", how="left", maintain_order="left")
+    if settings.given:
+        added = sets.given(codes, settings.given)
+        scores = pl.DataFrame(
+            [(name, found.score, found.z) for name, found in added.items()],
+            schema={"column": pl.String, "given_score": pl.Float64, "given_z": pl.Float64},
+            orient="row",
+        )
+        table = table.join(scores, on="column", how="left", maintain_order="left")
+    best = None
+    if len(codes.names) > 1:
+        limit = max(COMBINATIONS, 2 * settings.combine)
+        best = combinations(codes, settings.order, singles, limit, pairs=counted)
+    changes = labels = None
+    findings: Sequence[Finding] = ()
+    if codes.day is not None:
+        changes, labels = drift.drift(codes), drift.label_by_day(codes)
+        findings = drift.findings(changes, labels)
+    return Together(table, _merged(counted, best), changes, labels, _worth_a_column(best), findings)
+
+
+def _merged(counted: pl.DataFrame, best: pl.DataFrame | None) -> pl.DataFrame:
+    """All pairs; the exact gain and its interval where there is one; triples below."""
+    if best is None:
+        return counted
+    exact = [name for name in _EXACT if name in best.columns]
+    doubles = best.filter(pl.col("c").is_null()).select("a", "b", *exact)
+    joined = counted.join(doubles, on=("a", "b"), how="left", suffix="_exact", maintain_order="left")
+    twice = [name for name in exact if f"{name}_exact" in joined.columns]
+    joined = joined.with_columns(pl.coalesce(f"{name}_exact", name).alias(name) for name in twice)
+    joined = joined.drop(f"{name}_exact" for name in twice)
+    triples = best.filter(pl.col("c").is_not_null())
+    if triples.is_empty():
+        return joined
+    known = [name for name in triples.columns if name in joined.columns or name == "c"]
+    return pl.concat([joined, triples.select(known)], how="diagonal_relaxed")
+
+
+def _worth_a_column(best: pl.DataFrame | None) -> tuple[tuple[str, ...], ...]:
+    """Combinations whose gain is not chance, in the order of ``combinations``."""
+    if best is None:
+        return ()
+    found = best.filter((pl.col("gain") > 0) & (pl.col("p_adjusted") < COMBINED_P))
+    rows = found.select("a", "b", "c").iter_rows()
+    return tuple(tuple(name for name in row if name is not None) for row in rows)
