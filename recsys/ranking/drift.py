@@ -161,10 +161,12 @@ def findings(table: pl.DataFrame, labels: pl.DataFrame | None = None) -> list[Fi
         name, psi = row["column"], row["psi"]
         if psi is not None and psi > PSI_NOTE:
             severity: Severity = "warning" if psi > PSI_WARNING else "note"
-            how = "differ much" if psi > PSI_WARNING else "differ"
+            how, word, bound = ("differ", "changing", PSI_NOTE)
+            if severity == "warning":
+                how, word, bound = ("differ much", "changed", PSI_WARNING)
             sentence = (
                 f"The values of '{name}' on {row['psi_day']} {how} from those of the other days "
-                f"(PSI {psi:.2f} beyond chance; {PSI_NOTE} and {PSI_WARNING} are the usual bounds)."
+                f"({psi:.2f} PSI beyond chance; above {bound} counts as {word})."
             )
             found.append(Finding(name, "drift", severity, psi, sentence))
         if row["new_share"] - row["new_by_chance"] > NEW_SHARE:

@@ -280,10 +280,10 @@ def percent(share: float) -> str:
     if share in (0.0, 1.0):
         return f"{100 * share:.0f} %"
     distance = 100 * min(abs(share), abs(1 - share))
-    digits = (
-        0 if distance >= 10 else 1 if distance >= 0.1 else min(6, -math.floor(math.log10(distance) + 1e-9))
-    )
-    return f"{100 * share:.{digits}f} %"
+    if distance >= 10:
+        return f"{100 * share:.0f} %"
+    digits = 1 if distance >= 0.1 else min(6, -math.floor(math.log10(distance) + 1e-9))
+    return f"{100 * share:.{digits}f}".rstrip("0").rstrip(".") + " %"
 
 
 def _values(tally: Tally) -> pl.Series:

@@ -18,6 +18,7 @@ from recsys.ranking.drift import PSI_NOTE, PSI_WARNING
 from recsys.ranking.quality import SEVERITIES, findings_table, percent, seriousness
 from recsys.ranking.report_tables import (
     BEYOND_CHANCE,
+    LEAST_SHARED,
     columns_section,
     combinations_section,
     counted,
@@ -38,15 +39,14 @@ if TYPE_CHECKING:
 MOST_BARS = 60
 MOST_MAPPED = 60
 """Columns of the redundancy map whose labels can still be read."""
-LEAST_MAPPED = 0.05
-"""Columns that share less than this with every other one would only make the map harder to read."""
 MOST_DRIFTING, FEW_DRIFTING, LEAST_DRIFT = 40, 6, 0.03
 """Columns in the map of days: the first few, and of the others those that change at all."""
 
 _STYLE = (
     STYLE
     + """
-p.lead { margin: 18px 0 0; font-size: 16px; max-width: 80ch; }
+main { max-width: 1240px; }
+header p.lead { color: var(--ink); margin: 18px 0 0; font-size: 16px; max-width: 80ch; }
 td .tag { display: inline-block; padding: 0 8px; border-radius: 9px; font-size: 12px; font-weight: 600;
   border: 1px solid currentColor; }
 .tag.error { color: var(--alarm); } .tag.warning { color: var(--ink); } .tag.note { color: var(--muted); }
@@ -54,7 +54,9 @@ td .tag { display: inline-block; padding: 0 8px; border-radius: 9px; font-size: 
 th[tabindex] { cursor: pointer; } th[tabindex]:hover { color: var(--ink); }
 th[aria-sort=ascending]::after { content: " ▲"; } th[aria-sort=descending]::after { content: " ▼"; }
 section > p { color: var(--muted); max-width: 90ch; margin: 0 0 12px; }
-table.dense td.text { white-space: nowrap; }
+table.dense td, table.dense th { padding-right: 10px; font-size: 12px; }
+table.dense td.text, .findings td:not(:last-child) { white-space: nowrap; }
+table.dense td.bar { min-width: 104px; padding-right: 10px; }
 .card + .card { margin-top: 16px; }
 """
 )
@@ -236,7 +238,7 @@ def _redundancy(ranking: Ranking) -> str:
         if a in place and b in place:
             values[place[a], place[b]] = values[place[b], place[a]] = value
     largest = values.max(0)
-    sharing = np.flatnonzero(largest >= LEAST_MAPPED)
+    sharing = np.flatnonzero(largest >= LEAST_SHARED)
     if sharing.size < 2:
         most = percent(float(np.clip(largest.max(), 0, 1)))
         return paragraph(f"No column tells much of another one: {most} at the most.")
@@ -245,7 +247,7 @@ def _redundancy(ranking: Ranking) -> str:
     more = f" Looked at: the best {MOST_MAPPED} columns." if len(ranking.table) > MOST_MAPPED else ""
     if rest:
         more += (
-            f" Left out: {counted(rest, 'column')} that share less than {percent(LEAST_MAPPED)} with any."
+            f" Left out: {counted(rest, 'column')} that share less than {percent(LEAST_SHARED)} with any."
         )
     caption = (
         "The stronger a cell, the more of one column the other one tells (full colour: all of it). "

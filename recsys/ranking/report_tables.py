@@ -16,6 +16,8 @@ from recsys.report.page import Field, card, folded, table
 if TYPE_CHECKING:
     from recsys.ranking.ranking import Ranking
 
+LEAST_SHARED = 0.05
+"""Columns that share less than this are not called redundant."""
 MOST_COMBINATIONS = 25
 MOST_TRANSFORMS = 40
 BEYOND_CHANCE = 3.0
@@ -40,7 +42,7 @@ def combinations_section(ranking: Ranking) -> str:
     has_interval = {"low", "high"} <= set(best.columns) and best["low"].null_count() < len(best)
     if has_interval:
         fields.append(Field("95 % interval"))
-    numbers: dict[str, Callable[[float], str]] = {"gain_z": _z, "joint": show, "redundancy": percent}
+    numbers: dict[str, Callable[[float], str]] = {"gain_z": _z, "joint": show, "redundancy": _whole_percent}
     titles = {"gain_z": "z", "joint": "together", "redundancy": "redundancy of the parts"}
     extra = [name for name in numbers if name in best.columns]
     fields.extend(Field(titles[name], numbers[name]) for name in extra)
@@ -109,24 +111,25 @@ def columns_section(ranking: Ranking, show: Callable[[float], str]) -> str:
         "interval": Field("95 % interval"),
         "z": Field("z", _z),
         "mi": Field("MI", show),
-        "adjusted_mi": Field("AMI", lambda value: f"{value:.4f}"),
+        "adjusted_mi": Field("AMI", lambda value: _minus(f"{value:.4f}")),
         "distinct": Field("distinct", lambda value: f"{value:,}"),
         "coverage": Field("coverage", percent),
         "redundant_with": Field("redundant with", align="text"),
-        "redundancy": Field("redundancy", percent),
-        "gain": Field("gain", show),
-        "jmi_rank": Field("JMI rank"),
-        "mrmr_rank": Field("3MR rank"),
+        "gain": Field("adds", show),
+        "jmi_rank": Field("JMI"),
+        "mrmr_rank": Field("3MR"),
     }
     has_interval = {"low", "high"} <= set(ranked.columns)
     names = [name for name in known if name in ranked.columns or (name == "interval" and has_interval)]
     for at, row in enumerate(ranked.iter_rows(named=True)):
+        row["redundant_with"] = _redundant(row)
         row["interval"] = _interval(row.get("low"), row.get("high"), show) if has_interval else None
         rows.append([at + 1, *(row[name] for name in names)])
     fields = [Field("#"), *(known[name] for name in names)]
     return card("", _sortable(table(rows, fields, dense=True))) + (
         '<p class="small">Click a heading to sort. Score = MI − expected MI, in nats. AMI: adjusted mutual '
-        "information, 0 for chance and 1 for a copy of the label.</p>"
+        "information, 0 for chance and 1 for a copy of the label. Adds: what a column tells that the "
+        "better ones do not. JMI and 3MR: its rank in those greedy orders.</p>"
     )
 
 
@@ -146,8 +149,7 @@ def shown_by(values: np.ndarray[Any, Any]) -> Callable[[float], str]:
     digits = 4 if usual <= 0 else min(max(1 - math.floor(math.log10(usual)), 3), 6)
 
     def show(value: float) -> str:
-        text = f"{value:.{digits}f}"
-        return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+        return _minus(f"{value:.{digits}f}")
 
     return show
 
@@ -157,7 +159,24 @@ def _interval(low: float | None, high: float | None, show: Callable[[float], str
 
 
 def _z(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+    return _minus(f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}")
+
+
+def _minus(text: str) -> str:
+    """A number with a real minus sign, and with none where only zeros are left of it."""
+    return text.lstrip("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
+def _whole_percent(share: float) -> str:
+    return f"{100 * max(share, 0.0):.0f} %"
+
+
+def _redundant(row: dict[str, Any]) -> str:
+    """Which column tells how much of this one; nothing where it is a trifle."""
+    share = row.get("redundancy")
+    if row.get("redundant_with") is None or share is None or share < LEAST_SHARED:
+        return ""
+    return f"{row['redundant_with']} ({_whole_percent(share)})"
 
 
 def counted(number: int, noun: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
-WIDTH = 1036
+WIDTH = 1156
 """Pixels inside a card of the page; charts shrink with the page."""
 KINDS = ("categorical", "numeric", "multi", "sequence")
 STYLE = """
@@ -24,7 +24,6 @@ STYLE = """
 }
 td { border-bottom-color: var(--faint); }
 figure .scroll { overflow-x: auto; }
-figure svg { min-width: 640px; }
 svg text { fill: var(--ink); font-size: 12px; }
 svg text.muted { fill: var(--muted); }
 svg text.small { font-size: 10.5px; }
@@ -99,7 +98,8 @@ class Sheet:
         self.add(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" class="{look}">{hinted(hint)}</circle>')
 
     def svg(self, width: float, height: float) -> str:
-        size = f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:{width:.0f}px"'
+        style = f"max-width:{width:.0f}px;min-width:{min(width, 640):.0f}px"
+        size = f'viewBox="0 0 {width:.0f} {height:.0f}" style="{style}"'
         return f'<div class="scroll"><svg {size}>{"".join(self._pieces)}</svg></div>'
 
 
