@@ -1,0 +1,292 @@
+"""Sets of columns: orders in which each column counts for what the ones before it do not tell.
+
+Everything is built from pairs: the score of a column, what it shares with another one about the label,
+and what the two tell only together. All of it is beyond chance, in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.errors import ConfigError
+from recsys.ranking.codes import Codes
+from recsys.ranking.given import given
+from recsys.ranking.information import Information
+from recsys.ranking.pairs import expected_mutual
+from recsys.ranking.sharing import beyond, shared_information, surely
+
+__all__ = ["given", "keep_until_loss", "orders", "within_bytes"]
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+TOLD = 0.9
+"""Share of a column's entropy, or of what it tells about the label, from which it is redundant."""
+
+SCHEMA = {
+    "column": pl.String,
+    **dict.fromkeys(("mrmr_rank", "jmi_rank", "cmim_rank"), pl.Int64),
+    **dict.fromkeys(("gain", "alone"), pl.Float64),
+    "redundant_with": pl.String,
+    "redundancy": pl.Float64,
+    "works_with": pl.String,
+}
+
+
+def orders(codes: Codes, pairs: pl.DataFrame, singles: Mapping[str, Information]) -> pl.DataFrame:
+    """Greedy orders of the columns.
+
+    - 3MR (relevance - redundancy + relation; Škrlj and Mramor 2023): the column's score, less the most
+      that one column before it already tells of it, plus the most that it tells only together with one
+      of them. Taken as maxima rather than medians: one copy is enough to be redundant. Two columns that
+      tell only together are entered by half of what they tell each.
+    - JMI (Yang and Moody 1999): greatest mean joint information with the columns before it.
+    - CMIM (Fleuret 2004): greatest smallest information given one of the columns before it.
+
+    Scores count less three deviations of chance, and relations less as many as the best of so many
+    pairs reaches by luck, so that luck earns no rank. Shared information is never more than the mutual
+    information of the two columns beyond luck.
+
+    Args:
+        codes: rows as codes, for the columns' entropies.
+        pairs: what ``all_pairs`` gave for them.
+        singles: per column its information with the label.
+
+    Returns:
+        One line per column in 3MR order: ``column``, ``mrmr_rank``, ``jmi_rank``, ``cmim_rank`` (from 1),
+        ``gain`` (nats that it adds to the columns before it), ``alone`` (its own), ``redundant_with``
+        (a column before it that tells 0.9 of its entropy, or of what it tells about the label; or null),
+        ``redundancy`` (share of its entropy that the former, else the closest column, tells),
+        ``works_with`` (the column whose company ``gain`` counts on, or null).
+    """
+    facts = _Facts.of(codes, pairs, singles)
+    taken = _three_mr(facts)
+    order = [step.column for step in taken]
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    jmi = _ranks(_greedy(facts, joint=True))
+    cmim = _ranks(_greedy(facts, joint=False))
+    told = np.where(place[:, None] < place[None, :], facts.share, 0.0)
+    lines = []
+    for step in taken:
+        k = step.column
+        other = _redundant(facts, k, told[:, k], place < place[k])
+        closest = other if other is not None else _closest(facts.share[:, k], k)
+        lines.append(
+            {
+                "column": codes.names[k],
+                "mrmr_rank": int(place[k]) + 1,
+                "jmi_rank": int(jmi[k]),
+                "cmim_rank": int(cmim[k]),
+                "gain": step.gain,
+                "alone": float(facts.scores[k]),
+                "redundant_with": None if other is None else codes.names[other],
+                "redundancy": float(facts.share[closest, k]) if closest is not None else 0.0,
+                "works_with": None if step.company is None else codes.names[step.company],
+            }
+        )
+    return pl.DataFrame(lines, schema=SCHEMA)
+
+
+def keep_until_loss(order: pl.DataFrame, loss: float) -> list[str]:
+    """The first columns of the 3MR order that lose at most a share ``loss`` of all gains.
+
+    Args:
+        order: what ``orders`` returned.
+        loss: share of the sum of positive gains that may be lost, 0 to below 1.
+
+    Raises:
+        ConfigError: ``loss`` outside that range.
+    """
+    if not 0 <= loss < 1:
+        raise ConfigError(f"keep_until_loss must be from 0 to below 1 (a share of all gains), found {loss}")
+    order = order.sort("mrmr_rank")
+    gains = np.maximum(order["gain"].to_numpy(), 0.0)
+    lost = gains.sum() - np.cumsum(gains)
+    # Sums in another order differ in the last digits.
+    enough = np.flatnonzero(lost <= loss * gains.sum() + 1e-12 * gains.sum())
+    return order["column"].to_list()[: int(enough[0]) + 1] if len(enough) and gains.any() else []
+
+
+def within_bytes(order: pl.DataFrame, bytes_of: Mapping[str, int], budget: int) -> list[str]:
+    """Columns that tell most for a budget of bytes, best gain per byte first.
+
+    Columns that tell something only together are taken together or not at all. A column that is
+    redundant counts in full while the one that makes it so is not taken. Columns without gain are left.
+
+    Args:
+        order: what ``orders`` returned.
+        bytes_of: bytes that each column costs.
+        budget: bytes that all kept columns cost together at most.
+
+    Raises:
+        ConfigError: a column without a cost, or a negative one.
+    """
+    costs = {name: _cost(name, bytes_of) for name in order["column"].to_list()}
+    lines = {line["column"]: line for line in order.sort("mrmr_rank").iter_rows(named=True)}
+    kept: list[str] = []
+    left = budget
+    while True:
+        best: tuple[float, list[str]] | None = None
+        for name, line in lines.items():
+            if name in kept:
+                continue
+            unit = _unit(name, lines, kept)
+            cost, value = sum(costs[one] for one in unit), sum(_worth(lines[one], kept) for one in unit)
+            rate = value / max(cost, 1e-9)
+            if line["gain"] is not None and value > 0 and cost <= left and (best is None or rate > best[0]):
+                best = (rate, unit)
+        if best is None:
+            return kept
+        kept += best[1]
+        left -= sum(costs[one] for one in best[1])
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """All columns and pairs of columns: what luck does not explain, in nats."""
+
+    scores: Floats
+    """``[F]``."""
+    shared: Floats
+    """``[F, F]`` what both tell about the label, symmetric; 0 on the diagonal."""
+    relation: Floats
+    """``[F, F]`` what two tell only together, symmetric."""
+    share: Floats
+    """``[F, F]`` share of the second column's entropy that the first one tells."""
+
+    @classmethod
+    def of(cls, codes: Codes, pairs: pl.DataFrame, singles: Mapping[str, Information]) -> _Facts:
+        index = {name: number for number, name in enumerate(codes.names)}
+        scores = np.array([singles[name].ranked for name in codes.names])
+        columns = len(codes.names)
+        shared, relation, share = (np.zeros((columns, columns)) for _ in range(3))
+        picked = pairs.filter(pl.col("a").is_in(codes.names) & pl.col("b").is_in(codes.names))
+        a, b = (np.array([index[name] for name in picked[side]], dtype=np.int64) for side in ("a", "b"))
+        synergy, z = picked["synergy"].to_numpy(), picked["synergy_z"].to_numpy()
+        free = np.where(z != 0, synergy / np.where(z != 0, z, 1.0), 0.0) ** 2
+        rows = codes.label.shape[0]
+        counts = [np.bincount(column) for column in codes.codes]
+        widths = np.array([np.count_nonzero(count) for count in counts])
+        mutual = picked["mutual"].to_numpy()
+        both = np.stack([a, b], axis=1)
+        # The best of many relations is looked for, so each must be beyond the luck of that many.
+        luck = 1.0 + np.sqrt(2.0 * np.log(max(len(a), 16)))
+        shared[a, b] = shared[b, a] = shared_information(
+            surely(synergy, free, 3.0), mutual, widths[both], rows
+        )
+        relation[a, b] = relation[b, a] = np.maximum(surely(synergy, free, luck), 0.0)
+        # The pair's own share is of the poorer column; the richer one's follows from the entropies.
+        chance = expected_mutual([count[count > 0] for count in counts], rows)[a, b]
+        real = np.where(beyond(mutual, widths[both], rows) > 0, mutual, 0.0)
+        for one, other in ((a, b), (b, a)):
+            room = np.array([_entropy(counts[k], rows) for k in other]) - chance
+            share[one, other] = np.where(room > 1e-9, np.clip(real / np.maximum(room, 1e-9), 0.0, 1.0), 0.0)
+        return cls(scores, shared, relation, share)
+
+
+@dataclass(frozen=True)
+class _Step:
+    column: int
+    gain: float
+    company: int | None
+
+
+def _three_mr(facts: _Facts) -> list[_Step]:
+    columns = len(facts.scores)
+    left = np.ones(columns, dtype=bool)
+    shared, relation = np.zeros(columns), np.zeros(columns)
+    company: list[int | None] = [None] * columns
+    lent = np.zeros(columns)
+    first, second = np.nonzero(np.triu(facts.relation) > 0)
+    steps = []
+    for _ in range(columns):
+        gains = facts.scores - shared + relation - lent
+        worth, partner = gains.copy(), np.full(columns, -1)
+        open_ = left[first] & left[second]
+        for one, other in ((first[open_], second[open_]), (second[open_], first[open_])):
+            together = (
+                np.maximum(gains[one], 0) + np.maximum(gains[other], 0) + facts.relation[one, other]
+            ) / 2
+            better = np.argsort(together, kind="stable")
+            better = better[together[better] > worth[one[better]]]
+            # Later entries win, so the largest stays.
+            worth[one[better]], partner[one[better]] = together[better], other[better]
+        k = int(np.where(left, worth, -np.inf).argmax())
+        if partner[k] >= 0 and worth[k] > gains[k]:
+            company[k] = int(partner[k])
+            lent[partner[k]] += worth[k] - gains[k]
+        steps.append(_Step(k, float(worth[k]), company[k]))
+        left[k] = False
+        shared = np.maximum(shared, facts.shared[k])
+        closer = facts.relation[k] > relation
+        relation = np.maximum(relation, facts.relation[k])
+        for closest in np.flatnonzero(closer & left).tolist():
+            company[closest] = k
+    return steps
+
+
+def _greedy(facts: _Facts, *, joint: bool) -> list[int]:
+    """JMI (mean over the columns taken) or CMIM (smallest over them), the best score first."""
+    added = facts.scores[None, :] - facts.shared + facts.relation
+    order = [int(facts.scores.argmax())] if len(facts.scores) else []
+    total, least = np.zeros(len(facts.scores)), facts.scores.copy()
+    while len(order) < len(facts.scores):
+        total += added[order[-1]]
+        least = np.minimum(least, added[order[-1]])
+        worth = total if joint else least
+        worth = worth.copy()
+        worth[order] = -np.inf
+        order.append(int(worth.argmax()))
+    return order
+
+
+def _ranks(order: Sequence[int]) -> Ints:
+    ranks = np.empty(len(order), np.int64)
+    ranks[list(order)] = np.arange(1, len(order) + 1)
+    return ranks
+
+
+def _redundant(facts: _Facts, k: int, told: Floats, before: NDArray[np.bool_]) -> int | None:
+    """The column before ``k`` that makes it redundant, if there is one."""
+    closest = _closest(told, k)
+    if closest is not None and told[closest] >= TOLD:
+        return closest
+    shared = np.where(before, facts.shared[:, k], 0.0)
+    if facts.scores[k] > 0 and shared.max(initial=0.0) >= TOLD * facts.scores[k]:
+        return int(shared.argmax())
+    return None
+
+
+def _closest(share: Floats, k: int) -> int | None:
+    share = share.copy()
+    share[k] = 0.0
+    return int(share.argmax()) if share.max(initial=0.0) > 0 else None
+
+
+def _entropy(counts: Ints, rows: int) -> float:
+    share = counts[counts > 0] / max(rows, 1)
+    return -float(share @ np.log(share))
+
+
+def _unit(name: str, lines: Mapping[str, dict[str, object]], kept: Sequence[str]) -> list[str]:
+    company = lines[name]["works_with"]
+    return [name] if company not in lines or company in kept else [name, str(company)]
+
+
+def _worth(line: Mapping[str, object], kept: Sequence[str]) -> float:
+    gain, alone = float(str(line["gain"])), float(str(line["alone"]))
+    other = line["redundant_with"]
+    return max(gain, alone) if other is not None and other not in kept else gain
+
+
+def _cost(name: str, bytes_of: Mapping[str, int]) -> int:
+    cost = bytes_of.get(name)
+    if cost is None or cost < 0:
+        raise ConfigError(f"bytes of column {name!r}: expected a number of bytes, found {cost}")
+    return cost
