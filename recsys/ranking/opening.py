@@ -116,11 +116,11 @@ def _inferred(
 
 
 def _relabelled(schema: Schema, label: str) -> Schema:
-    """The schema with this column as its label, of whatever type."""
+    """The schema with this column as its label, of whatever type; an earlier label is no feature."""
     columns = dict(schema.columns)
     for name, column in columns.items():
         if "label" in column.roles:
             roles = tuple(role for role in column.roles if role != "label")
-            columns[name] = column.model_copy(update={"roles": roles or ("feature",)})
+            columns[name] = column.model_copy(update={"roles": roles})
     columns[label] = Column(kind="categorical", type="string", roles=("label",))
     return Schema(columns=columns, rows=schema.rows, notes=schema.notes)

@@ -39,6 +39,9 @@ def choose(table: pl.DataFrame, settings: RankSettings, bytes_of: Mapping[str, i
     table = _in_order(table, settings)
     names = table["column"].to_list()
     free = table.filter(~pl.col("column").is_in(settings.given))
+    if "works_with" in free.columns:
+        partner = pl.col("works_with")
+        free = free.with_columns(works_with=pl.when(~partner.is_in(settings.given)).then(partner))
     chosen = free["column"].to_list()
     if settings.keep is not None:
         chosen = chosen[: max(settings.keep - len(settings.given), 0)]
