@@ -101,7 +101,7 @@ def _title(ranking: Ranking) -> str:
 
 def _body(ranking: Ranking) -> Iterator[str]:
     found = _findings(ranking)
-    show = shown_by(floats(ranking.table, "score"))
+    show = score_format(ranking)
     yield f"<header><h1>{escape(_title(ranking))}</h1><p>{escape(_about(ranking))}</p>"
     yield f'<div class="keys">{"".join(_keys(ranking, found))}</div>'
     yield f'<p class="lead">{escape(_lead(ranking, found, show))}</p></header>'
@@ -124,6 +124,12 @@ def _chart(name: str, svg: str, caption: str) -> str:
         f'<figure role="img" aria-label="{escape(name)}">{svg}<figcaption>{escape(caption)}</figcaption>'
     )
     return card("", f"{content}</figure>")
+
+
+def score_format(ranking: Ranking) -> Callable[[float], str]:
+    """How scores are written: by those that tell something, so that noise gets no digits."""
+    scores, z = floats(ranking.table, "score"), floats(ranking.table, "z")
+    return shown_by(scores[z >= BEYOND_CHANCE] if (z >= BEYOND_CHANCE).any() else scores)
 
 
 def _section(title: str, content: str) -> Iterator[str]:

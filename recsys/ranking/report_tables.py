@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 LEAST_SHARED = 0.05
 """Columns that share less than this are not called redundant."""
 MOST_COMBINATIONS = 25
-MOST_TRANSFORMS = 40
+MOST_TRANSFORMS, MOST_OF_A_COLUMN = 60, 3
+GAINING = 0.02
+"""Share of the raw column's score that a transform must gain to be shown."""
+CERTAIN = 0.01
+"""Chance, over all combinations tried, below which a gain is shown."""
 BEYOND_CHANCE = 3.0
 """Standard deviations from which a score counts as more than chance: one column in 700 is that lucky."""
 
@@ -28,13 +32,9 @@ def combinations_section(ranking: Ranking) -> str:
     pairs = or_empty(ranking.pairs)
     if pairs.is_empty() or "gain" not in pairs.columns:
         return ""
-    pairs = pairs.drop_nulls("gain").sort("gain", descending=True)
-    if "gain_z" in pairs.columns:
-        pairs = pairs.filter(pl.col("gain_z") >= BEYOND_CHANCE)
+    pairs = _beyond_parts(pairs)
     if pairs.is_empty():
-        return paragraph(
-            "No combination tells more than the better of its parts, beyond what chance would show."
-        )
+        return paragraph("No combination tells more than its parts, beyond what chance would show.")
     best = pairs.head(MOST_COMBINATIONS)
     show = shown_by(best["gain"].to_numpy())
     parts = [name for name in ("a", "b", "c") if name in best.columns]
@@ -42,8 +42,18 @@ def combinations_section(ranking: Ranking) -> str:
     has_interval = {"low", "high"} <= set(best.columns) and best["low"].null_count() < len(best)
     if has_interval:
         fields.append(Field("95 % interval"))
-    numbers: dict[str, Callable[[float], str]] = {"gain_z": _z, "joint": show, "redundancy": _whole_percent}
-    titles = {"gain_z": "z", "joint": "together", "redundancy": "redundancy of the parts"}
+    numbers: dict[str, Callable[[float], str]] = {
+        "gain_z": _z,
+        "synergy": show,
+        "joint": show,
+        "redundancy": _whole_percent,
+    }
+    titles = {
+        "gain_z": "z",
+        "synergy": "synergy",
+        "joint": "together",
+        "redundancy": "redundancy of the parts",
+    }
     extra = [name for name in numbers if name in best.columns]
     fields.extend(Field(titles[name], numbers[name]) for name in extra)
     rows: list[list[Any]] = []
@@ -53,17 +63,41 @@ def combinations_section(ranking: Ranking) -> str:
             line.append(_interval(row["low"], row["high"], show))
         rows.append([*line, *(row[name] for name in extra)])
     remark = (
-        "Gain: what the combination tells beyond its better part and beyond chance, in nats. A model that "
-        "multiplies columns may find these by itself; as columns of their own they are there for any model."
+        "Gain: what the combination tells beyond its better part and beyond chance, in nats. Synergy: what "
+        "it tells beyond the sum of its parts. A model that multiplies columns may find these by itself; "
+        "as columns of their own they are there for any model."
     )
     return paragraph(remark) + card("", _sortable(table(rows, fields)))
+
+
+def _beyond_parts(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Combinations whose gain and synergy are more than chance, the most certain synergy first.
+
+    Where some were counted exactly, with an interval, only those are shown.
+    """
+    pairs = pairs.drop_nulls("gain")
+    if "low" in pairs.columns and pairs["low"].null_count() < len(pairs):
+        pairs = pairs.drop_nulls("low")
+    if "gain_z" in pairs.columns:
+        pairs = pairs.filter(pl.col("gain_z") >= BEYOND_CHANCE)
+    if "p_adjusted" in pairs.columns:
+        pairs = pairs.filter(pl.col("p_adjusted").is_null() | (pl.col("p_adjusted") < CERTAIN))
+    if not {"synergy", "synergy_z"} <= set(pairs.columns):
+        return pairs.sort("gain", descending=True)
+    pairs = pairs.filter(pl.col("synergy_z") >= BEYOND_CHANCE)
+    certain = pl.col("synergy") * (1 - BEYOND_CHANCE / pl.col("synergy_z"))
+    return pairs.sort(certain, descending=True, maintain_order=True)
 
 
 def transforms_section(ranking: Ranking) -> str:
     transforms = or_empty(ranking.transforms)
     if transforms.is_empty():
         return ""
-    transforms = transforms.head(MOST_TRANSFORMS)
+    transforms = _gaining(transforms)
+    if transforms.is_empty():
+        return paragraph(
+            "No numeric column tells more than chance would, so transforms of them change nothing."
+        )
     show = shown_by(floats(transforms, "score"))
     known = {
         "column": Field("column", align="text"),
@@ -76,9 +110,24 @@ def transforms_section(ranking: Ranking) -> str:
     content = table(transforms.select(names).rows(), [known[name] for name in names])
     remark = (
         "The score of a transform is what its bins tell; beside it what a model that is linear in it can "
-        "use, both in nats. A transform is worth having where the second is near the first."
+        "use, both in nats. A transform is worth having where the second is near the first. Shown: columns "
+        "that tell something, and of their transforms those that gain."
     )
     return paragraph(remark) + card("", _sortable(content))
+
+
+def _gaining(transforms: pl.DataFrame) -> pl.DataFrame:
+    """Of each column beyond chance the raw one and the best few transforms that gain over it."""
+    chosen: list[pl.DataFrame] = []
+    for (_,), rows in transforms.group_by("column", maintain_order=True):
+        if float(rows["z"].fill_null(0.0).max() or 0.0) < BEYOND_CHANCE:  # type: ignore[arg-type]
+            continue
+        raw = rows.filter(pl.col("transform") == "raw")
+        score, linear = (raw["score"][0], raw["linear"][0]) if len(raw) else (0.0, 0.0)
+        gains = (pl.col("linear") - linear > GAINING * score) | (pl.col("score") > (1 + GAINING) * score)
+        others = rows.filter((pl.col("transform") != "raw") & gains).sort("linear", descending=True)
+        chosen.extend((raw, others.head(MOST_OF_A_COLUMN)))
+    return pl.concat(chosen).head(MOST_TRANSFORMS) if chosen else transforms.head(0)
 
 
 def findings_section(found: pl.DataFrame) -> str:
@@ -142,10 +191,9 @@ def paragraph(text: str) -> str:
 
 
 def shown_by(values: np.ndarray[Any, Any]) -> Callable[[float], str]:
-    """How to write these numbers: with digits enough for two significant ones of the fifth largest, so that
-    a few giants do not turn all others into zeros."""
-    finite = np.abs(values[np.isfinite(values)]) if values.size else values
-    usual = float(np.sort(finite)[-min(5, finite.size)]) if finite.size else 0.0
+    """How to write these numbers: so that the lower quartile of those above zero has two digits left."""
+    positive = values[np.isfinite(values) & (values > 0)] if values.size else values
+    usual = float(np.quantile(positive, 0.25)) if positive.size else 0.0
     digits = 4 if usual <= 0 else min(max(1 - math.floor(math.log10(usual)), 3), 6)
 
     def show(value: float) -> str:

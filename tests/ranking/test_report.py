@@ -16,8 +16,7 @@ import pytest
 from recsys.ranking.clustering import average_linkage
 from recsys.ranking.quality import Finding, findings_table
 from recsys.ranking.ranking import Ranking
-from recsys.ranking.report import write_report
-from recsys.ranking.report_tables import shown_by
+from recsys.ranking.report import score_format, write_report
 from tests.ranking import made_up
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -162,7 +161,7 @@ def test_names_are_escaped(ranking, tmp_path):
 
 def test_the_numbers_are_there(ranking, tmp_path):
     text = read(ranking, tmp_path).text
-    show = shown_by(ranking.table["score"].to_numpy())
+    show = score_format(ranking)
     for row in ranking.table.iter_rows(named=True):
         assert row["column"] in text
         assert f"{show(row['low'])} … {show(row['high'])}" in text
@@ -262,3 +261,36 @@ def test_clusters_stand_together():
     order, _ = average_linkage(distances)
     assert len(list(itertools.groupby(block[order]))) == 4
     assert average_linkage(np.zeros((1, 1)))[0] == [0]
+
+
+def test_only_combinations_beyond_their_parts_are_shown(ranking, tmp_path):
+    rows = [
+        # a, b, gain, gain_z, synergy, synergy_z, p_adjusted
+        ("ad_id", "site", 0.02, 40.0, 0.010, 20.0, 1e-9),
+        ("ad_id", "campaign", 0.05, 60.0, 0.0001, 0.2, 1e-9),
+        ("site", "campaign", 0.03, 4.0, 0.0200, 4.0, 0.8),
+        ("site", "app", 0.01, 30.0, 0.012, 3.5, 1e-9),
+    ]
+    columns = ["a", "b", "gain", "gain_z", "synergy", "synergy_z", "p_adjusted"]
+    text = read(replace(ranking, pairs=pl.DataFrame(rows, schema=columns, orient="row")), tmp_path).text
+    assert text.index("ad_id × site") < text.index("site × app")
+    assert "ad_id × campaign" not in text
+    assert "site × campaign" not in text
+
+
+def test_only_transforms_that_gain_are_shown(ranking, tmp_path):
+    transforms = pl.DataFrame(
+        [
+            ("price", "raw", 0.030, 50.0, 0.010),
+            ("price", "log", 0.030, 50.0, 0.028),
+            ("price", "square", 0.030, 50.0, 0.002),
+            ("noise", "raw", 0.000, 0.4, 0.000),
+            ("noise", "root", 0.000, 0.4, 0.001),
+        ],
+        schema=["column", "transform", "score", "z", "linear"],
+        orient="row",
+    )
+    text = read(replace(ranking, transforms=transforms), tmp_path).text
+    assert "price log 0.03" in text
+    assert "square" not in text.replace("square root", "")
+    assert "noise" not in text
