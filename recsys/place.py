@@ -92,6 +92,14 @@ class Place:
         path = self.folder("rank") / "ranking.json"
         return tuple(json.loads(path.read_text(encoding="utf-8"))["kept"])
 
+    def combinations(self) -> list[list[str]]:
+        """Columns that become a further feature together, as ranking found."""
+        if not self.config.rank.combine:
+            return []
+        path = self.folder("rank") / "ranking.json"
+        found: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))["combinations"]
+        return found
+
 
 def _under(root: Path, path: str) -> Path:
     return root / Path(path).expanduser()

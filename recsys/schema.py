@@ -70,10 +70,15 @@ class Column(BaseModel):
     """Lists are cut to this length; a sequence keeps its newest values."""
     transform: Transform = "auto"
     """Of numeric columns: ``linear``, ``log`` (signed log1p), or ``auto`` (chosen on train rows)."""
+    crosses: tuple[str, ...] | None = Field(default=None, min_length=2)
+    """Made of these categorical columns: a value for every combination of theirs. Ranking finds such
+    columns, and they can be written by hand; the log need not hold them."""
     facts: ColumnFacts | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Column:
+        if self.crosses is not None and (self.kind != "categorical" or self.type != "string"):
+            raise ValueError("a column that crosses others is categorical and of type string")
         if self.kind == "numeric" and self.vocabulary is not None:
             raise ValueError("a numeric column has no vocabulary")
         if self.kind == "numeric" and self.type == "string":
@@ -119,6 +124,10 @@ class Schema(BaseModel):
             other = column.aligned_with
             if other is not None and (other not in self.columns or self.columns[other].kind != "sequence"):
                 raise ValueError(f"column {name!r}: aligned_with {other!r} is not a sequence here")
+            for part in column.crosses or ():
+                found = self.columns.get(part)
+                if found is None or found.kind != "categorical" or found.crosses is not None:
+                    raise ValueError(f"column {name!r}: crosses {part!r}, no categorical column of the log")
         return self
 
     def _with_role(self, role: Role) -> str | None:

@@ -170,6 +170,7 @@ def _prepare_settings(place: Place) -> dict[str, Any]:
         "split": _without_paths(place.config.split),
         "prepare": place.config.prepare,
         "keep": place.kept(),
+        "combinations": place.combinations(),
     }
 
 
@@ -183,6 +184,7 @@ def _prepare(place: Place) -> Made:
         place.folder("prepare"),
         split=place.split,
         keep=None if kept is None else list(kept),
+        combinations=place.combinations(),
         min_count=place.config.prepare.min_count,
     )
     treated = dataset.manifest.treatments.items()

@@ -131,6 +131,12 @@ class Source:
         )
         return Source(self.name, columns, frame, self.log_files, self._condition, self._rows)
 
+    def with_columns(self, made: dict[str, pl.Expr], dtype: pl.DataType) -> Source:
+        """The same rows with further columns, all of one type, made of those that are there."""
+        columns = self.columns | dict.fromkeys(made, dtype)
+        frame = self._frame.with_columns(**made)
+        return Source(self.name, columns, frame, self.log_files, self._condition, self._rows)
+
     def unreadable_file(self) -> str:
         """Name of the first file whose rows cannot be read; the source's name where all can."""
         for file in self.log_files:

@@ -50,6 +50,12 @@ class Parts:
             return self._sources[part]
         return self.whole.filtered(pl.lit(False), _part_name(self.whole, part), 0)
 
+    def mapped(self, change: Callable[[Source], Source]) -> Parts:
+        """The same parts after a change of columns that keeps every row."""
+        return Parts(
+            change(self.whole), lambda: {part: change(source) for part, source in self._sources.items()}
+        )
+
     def lazy(self, part: Part) -> pl.LazyFrame:
         """The rows of one part, in the order of the log; raises DataError as ``source`` does."""
         return self.source(part).lazy()

@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from recsys.data.check import check_columns
+from recsys.data.crosses import with_crosses
 from recsys.data.dataset import Dataset, Feature, NumericEncoder
 from recsys.data.source import Data, open_source
 from recsys.errors import DataError, did_you_mean
@@ -65,7 +66,7 @@ class Encoder:
 
     def batches(self, data: Data) -> Iterator[pl.DataFrame]:
         """``encode`` in pieces of a bounded size, for logs larger than memory."""
-        source = open_source(data)
+        source = with_crosses(open_source(data), self.schema)
         check_columns(source.columns, self.schema, source.name, label=False)
         reader = Reader(self.schema, source)
         for frame in chunks(source, [feature.name for feature in self.features]):

@@ -27,6 +27,7 @@ from recsys.data.check import (
     require_column,
     typed,
 )
+from recsys.data.crosses import add_crosses, parts_with_crosses
 from recsys.data.dataset import (
     GROUP,
     LABEL,
@@ -67,20 +68,23 @@ def prepare(
     *,
     split: SplitSettings | None = None,
     keep: Sequence[str] | None = None,
+    combinations: Sequence[Sequence[str]] = (),
     min_count: int = 1,
     root: Path | None = None,
 ) -> Dataset:
     """Encode a log into the dataset folder ``output``, which is replaced when all went well.
 
     ``data`` is None where the split names three paths. ``keep`` names the features to keep, for
-    example those that ranking chose; values seen fewer than ``min_count`` times in train rows become
+    example those that ranking chose, ``combinations`` columns that become a further feature together;
+    values seen fewer than ``min_count`` times in train rows become
     the unseen value. Raises SchemaError, DataError or ConfigError that name column, file and row.
     """
     started = time.perf_counter()
     if min_count < 1:
         raise ConfigError(f"min_count: expected at least 1, found {min_count}")
-    schema = _wanted(schema if isinstance(schema, Schema) else Schema.load(Path(schema)), keep)
-    parts = split_source(split, data, root)
+    given = schema if isinstance(schema, Schema) else Schema.load(Path(schema))
+    schema = add_crosses(_wanted(given, keep), combinations)
+    parts = parts_with_crosses(split_source(split, data, root), schema)
     output = Path(output)
     require_ours(output, MANIFEST_FILE)
     _check(parts, schema)
@@ -102,7 +106,13 @@ def prepare(
                 version=VERSION,
                 inputs=parts.fingerprints(),
                 settings=settings_of(
-                    {"schema": schema.to_dict(), "split": split, "keep": keep, "min_count": min_count}
+                    {
+                        "schema": given.to_dict(),
+                        "split": split,
+                        "keep": keep,
+                        "combinations": combinations,
+                        "min_count": min_count,
+                    }
                 ),
                 seconds=round(time.perf_counter() - started, 3),
                 rows=sum(writer.rows.values()),

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.data.check import check_columns, check_values, reading, typed_columns
+from recsys.data.crosses import with_crosses
 from recsys.data.dataset import NumericEncoder
 from recsys.data.source import Data, open_source
 from recsys.progress import say
@@ -58,7 +59,7 @@ class Scorer:
 
     def scores(self, data: Data) -> Iterator[NDArray[np.float32]]:
         """``score`` in pieces, in the order of the rows, for logs larger than memory."""
-        source = open_source(data)
+        source = with_crosses(open_source(data), self.schema)
         check_columns(source.columns, self.schema, source.name, label=False)
         for name, treatment in check_values(source, self.schema, label=False).items():
             say(f"{name}: {treatment}")
