@@ -64,7 +64,7 @@ def bar_chart(bars: Sequence[Bar], show: Callable[[float], str]) -> str:
         )
         hint = f"{bar.name} ({bar.kind}): {show(bar.value)}{interval}"
         look = "strong" if bar.is_kept else "muted"
-        sheet.text(left - 8, y + 14, short(bar.name, 30), look, "end", hint=bar.name)
+        sheet.text(left - 8, y + 14, short(bar.name, 26), look, "end", hint=bar.name)
         x0, x1 = sorted((at(max(0.0, start)), at(min(max(bar.value, start), end))))
         kind = bar.kind if bar.kind in KINDS else "other"
         sheet.rect(x0, y + 3, x1 - x0, step - 7, kind, hint=hint, opacity=1.0 if bar.is_kept else 0.4)
@@ -260,7 +260,7 @@ def day_map(
     sheet.text(left + wide * len(days) + 10, top - 8, "largest", "muted small")
     for row, name in enumerate(names):
         y = top + step * row
-        sheet.text(left - 8, y + 14, short(name, 30), "", "end", hint=name)
+        sheet.text(left - 8, y + 14, short(name, 28), "", "end", hint=name)
         for column, value in enumerate(values[row]):
             x, hint = left + wide * column, f"{name}, {days[column]}: "
             if np.isnan(value):

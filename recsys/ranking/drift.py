@@ -29,6 +29,9 @@ EMPTY_CELL = 0.5
 """Rows added to each cell, so that a value that a day lacks gives a finite PSI."""
 MOST_CELLS = 2_000_000
 """Cells of a column's counts per value and day; beyond it the rarest values are pooled."""
+MOST_PERIODS = 31
+"""Classes of the mutual information with the day; of more days, neighbours share one, since its expectation
+is computed for each class."""
 NEW_SHARE = 0.05
 """Share of the later half's rows with values never seen in the earlier half, beyond what chance gives, from
 which it is mentioned."""
@@ -55,9 +58,9 @@ def drift(codes: Codes) -> pl.DataFrame:
 
     Returns:
         ``psi`` (largest of any day against all others, less what chance shows; null where no day has rows
-        enough to tell), ``psi_day`` (that day's name), ``day_score`` (mutual information with the day
-        beyond chance, nats) and ``day_z`` (its standard deviations), ``new_values`` (values first seen in
-        the later half of the days), ``new_share`` (of that half's rows) and ``new_by_chance`` (the same
+        enough to tell), ``psi_day`` (that day's name), ``day_score`` (mutual information with the day beyond
+        chance, nats; with 31 equal spans where there are more days) and ``day_z`` (its standard deviations),
+        ``new_values`` (values first seen in the later half of the days), ``new_share`` (of that half's rows) and ``new_by_chance`` (the same
         if the rows were dealt to the days at random: a rare value is always new somewhere), ``psi_by_day``
         (one PSI for each day that has rows, in the order of ``label_by_day``; null for days with too few).
     """
@@ -67,7 +70,9 @@ def drift(codes: Codes) -> pl.DataFrame:
     if len(names) < 2:
         return pl.DataFrame(schema=_SCHEMA)
     rows = np.bincount(day, minlength=len(names))
-    chance = Chance(rows)
+    periods = min(len(names), MOST_PERIODS)
+    period = (day.astype(np.int64) * periods // len(names)).astype(np.int32)
+    chance = Chance(np.bincount(period, minlength=periods).astype(np.int64))
     latest_first = np.argsort(-day, kind="stable")
     days_in_order = day[latest_first]
     late = day >= len(names) // 2
@@ -75,7 +80,7 @@ def drift(codes: Codes) -> pl.DataFrame:
     for at, name in enumerate(codes.names):
         column, size = codes.codes[at], int(codes.sizes[at])
         psi = psi_by_day(_counts(column, size, day, len(names), MOST_VALUES), rows)
-        told = information(_counts(column, size, day, len(names), MOST_CELLS // len(names)), chance)
+        told = information(_counts(column, size, period, periods, MOST_CELLS // periods), chance)
         first = np.full(size, -1, np.int32)
         # of several assignments to one place the last one stays: the earliest day of each value
         first[column[latest_first]] = days_in_order

@@ -163,3 +163,19 @@ def test_fifty_columns_take_less_than_a_second():
     # the promise is one second; other work on the same cores may slow a test threefold
     assert time.perf_counter() - started < 3
     assert {"app", "user_age"} <= set(table.filter(table["psi"] > drift.PSI_NOTE)["column"])
+
+
+def test_a_year_of_days_is_pooled_for_the_information_only(random):
+    day = np.repeat(np.arange(365, dtype=np.int32), 200)
+    names = tuple(f"day {at}" for at in range(365))
+    columns = {
+        "steady": random.integers(0, 5, day.size),
+        "half": (day > 180) + random.integers(0, 2, day.size),
+    }
+    codes = made_up.codes_of(columns, np.arange(day.size) % 2, day=day, days=names)
+    steady, half = drift.drift(codes).iter_rows(named=True)
+    assert len(steady["psi_by_day"]) == 365
+    assert abs(steady["day_z"]) < 5
+    # the half of the year is known from 0 and 2, which half of the rows have: ln(2) / 2, but for the span of
+    # days that lies across the middle
+    assert half["day_score"] == pytest.approx(np.log(2) / 2 * 30 / 31, rel=0.01)
