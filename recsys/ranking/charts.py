@@ -217,6 +217,7 @@ def _name_points(
     room: Box,
 ) -> None:
     """Write each name where it hits neither another name nor a point; a name without room is left out."""
+    texts: list[tuple[float, float, str, str]] = []
     taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
     for name, (x, y) in named:
         wide = 6.1 * len(name)
@@ -234,9 +235,12 @@ def _name_points(
             if inside and not any(_overlap(box, other) for other in taken):
                 if abs(at_x - x) > 20:
                     sheet.path([(x, y), (at_x + (3 if anchor == "end" else -3), at_y - 4)], "grid")
-                sheet.text(at_x, at_y, name, "small halo", anchor)
+                texts.append((at_x, at_y, name, anchor))
                 taken.append(box)
                 break
+    # after all lines, so that no line crosses a name
+    for at_x, at_y, name, anchor in texts:
+        sheet.text(at_x, at_y, name, "small halo", anchor)
 
 
 def _overlap(a: Box, b: Box) -> bool:

@@ -176,6 +176,6 @@ def test_a_year_of_days_is_pooled_for_the_information_only(random):
     steady, half = drift.drift(codes).iter_rows(named=True)
     assert len(steady["psi_by_day"]) == 365
     assert abs(steady["day_z"]) < 5
-    # the half of the year is known from 0 and 2, which half of the rows have: ln(2) / 2, but for the span of
-    # days that lies across the middle
+    # the half of the year is known from 0 and 2, which half of the rows have: ln(2) / 2, but for the
+    # span of days that lies across the middle
     assert half["day_score"] == pytest.approx(np.log(2) / 2 * 30 / 31, rel=0.01)
