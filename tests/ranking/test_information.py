@@ -128,6 +128,23 @@ def test_one_chance_serves_columns_in_any_order_and_ignores_classes_without_rows
     assert once.mean(sizes)[1, 2] == 0.0
 
 
+def test_p_is_the_share_of_dealings_that_do_as_well() -> None:
+    x, y = _noise(4_000, 12, 0.2, seed=9)
+    generator, chance = np.random.default_rng(8), Chance(np.bincount(y))
+    p = np.array([information(_table(x, generator.permutation(y)), chance).p for _ in range(3_000)])
+    for level in (0.5, 0.1, 0.01):
+        assert np.mean(p < level) == pytest.approx(level, abs=4 * math.sqrt(level / 3_000))
+    assert information(np.array([[5, 0], [0, 5]]), chance=None).p < 0.01
+    assert information(np.array([[30, 70]])).p == 1.0
+
+
+def test_noise_of_many_values_is_not_ranked_above_a_weak_column() -> None:
+    weak = information(np.array([[4_100, 900], [4_000, 1_000]]))
+    lucky = Information(0.2, 0.199, sd=0.0008, error=0.0008)
+    assert lucky.score > weak.score > 0
+    assert weak.ranked > 0 > lucky.ranked
+
+
 def test_constants_tell_nothing() -> None:
     nothing = information(np.array([[30, 70], [0, 0]]))
     assert (nothing.score, nothing.z, nothing.sd) == (0.0, 0.0, 0.0)
