@@ -60,10 +60,10 @@ def drift(codes: Codes) -> pl.DataFrame:
         ``psi`` (largest of any day against all others, less what chance shows; null where no day has rows
         enough to tell) and ``psi_day`` (that day's name); ``day_score`` (mutual information with the day
         beyond chance, nats; with 31 equal spans where there are more days) and ``day_z`` (its standard
-        deviations); ``new_values`` (values first seen in the later half of the days), ``new_share`` (of that
-        half's rows) and ``new_by_chance`` (the same if rows were dealt to the days at random: a rare value
-        is always new somewhere); ``psi_by_day`` (one PSI for each day that has rows, in the order of
-        ``label_by_day``; null for days with too few).
+        deviations); ``new_values`` (values first seen in the later half of the days), ``new_share`` (of
+        that half's rows) and ``new_by_chance`` (the same if rows were dealt to the days at random: a
+        rare value is always new somewhere); ``psi_by_day`` (one for each day that has rows, in the order
+        of ``label_by_day``; null for days with too few).
     """
     from recsys.ranking.information import Chance, information
 

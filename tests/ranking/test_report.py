@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -294,3 +296,12 @@ def test_only_transforms_that_gain_are_shown(ranking, tmp_path):
     assert "price log 0.03" in text
     assert "square" not in text.replace("square root", "")
     assert "noise" not in text
+
+
+def test_writing_a_page_loads_no_heavy_package():
+    code = "import sys, recsys.ranking.report; print([m for m in sys.modules if m in sys.argv])"
+    heavy = ["matplotlib", "numba", "scipy", "torch", "pandas", "pyarrow"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
