@@ -201,6 +201,10 @@ def prepare(
     schema: SchemaFile = None,
     split: Split = None,
     min_count: Annotated[int, typer.Option(min=1, help="Rarer values become the unseen value.")] = 1,
+    ranking: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep what 'recsys rank' kept there, and cross what it combined."),
+    ] = None,
     output: Output = None,
     root: DataRoot = None,
     overrides: Overrides = None,
@@ -208,7 +212,8 @@ def prepare(
     """Encode a log: vocabularies and scales from train rows, ids for every row."""
     _begin("prepare", data)
     if is_run_file(data):
-        refuse(schema=schema, split=split, min_count=None if min_count == 1 else min_count)
+        asked_min_count = None if min_count == 1 else min_count
+        refuse(schema=schema, split=split, min_count=asked_min_count, ranking=ranking)
         return _stage_of(data, "prepare", root, output, overrides)
     refuse_with_data(root, overrides)
     rule = split_rule(split)
@@ -216,7 +221,18 @@ def prepare(
     from recsys import summary
     from recsys.features.prepare import prepare as encode
 
-    dataset = encode(data, schema, output, split=rule, min_count=min_count)
+    from recsys.ranking.ranking import Ranking
+
+    chosen = None if ranking is None else Ranking.load(ranking)
+    dataset = encode(
+        data,
+        schema,
+        output,
+        split=rule,
+        keep=None if chosen is None else chosen.kept,
+        combinations=() if chosen is None else chosen.combinations,
+        min_count=min_count,
+    )
     summary.show_dataset(dataset)
     return None
 

@@ -129,6 +129,9 @@ def test_light_verbs_on_paths(tmp_path: Path) -> None:
     shown = succeed("prepare", log, "--schema", schema, "--split", split, "--output", dataset)
     assert sum(Dataset.load(dataset).manifest.rows.values()) == 500
     assert "train" in shown
+    chosen = ("--ranking", tmp_path / "ranking")
+    succeed("prepare", log, "--schema", schema, *chosen, "--output", tmp_path / "narrow")
+    assert [feature.name for feature in Dataset.load(tmp_path / "narrow").features] == ["item_id"]
     shown = succeed(
         "plan", dataset, "--bytes", "1kB", "--embedding-dim", "4", "--output", tmp_path / "plan"
     )
