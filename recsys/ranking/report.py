@@ -289,7 +289,7 @@ def _days(ranking: Ranking) -> str:
     pieces = []
     if len(labels) > 1:
         columns = {name: labels[name].to_numpy() for name in ("rows", "share", "low", "high")}
-        is_share = float(columns["share"].max()) <= 1
+        is_share = len(ranking.facts.get("classes", (0, 1))) == 2
         svg = day_line(labels["day"].to_list(), columns, percent if is_share else "{:.3g}".format)
         what = "Share of positives" if is_share else "Mean class"
         pieces.append(

@@ -305,3 +305,9 @@ def test_writing_a_page_loads_no_heavy_package():
         [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_three_classes_show_their_mean(ranking, tmp_path):
+    facts = {**ranking.facts, "classes": ["0", "1", "2"]}
+    assert "Mean class with 95 % intervals" in read(replace(ranking, facts=facts), tmp_path).text
+    assert "Share of positives with 95 % intervals" in read(ranking, tmp_path).text
