@@ -12,7 +12,7 @@ import polars as pl
 
 from recsys.errors import ConfigError
 from recsys.ranking.codes import Codes
-from recsys.ranking.information import Information, conditional_information
+from recsys.ranking.information import Information
 from recsys.ranking.pairs import PairCounter, all_pairs
 
 MOST_TRIPLES = 20_000
@@ -107,14 +107,7 @@ class _Combination:
     def of(cls, counter: PairCounter, columns: tuple[int, ...], tried: int) -> _Combination:
         """Exact gains in each direction; keeps the smallest."""
         joint = float(counter.count([columns])[0, 0])
-        label = counter.labels
-        gains = []
-        for column in columns:
-            known = np.zeros(counter.rows, dtype=np.int64)
-            for other in columns:
-                if other != column:
-                    known = known * counter.widths[other] + counter.codes(other)
-            gains.append(conditional_information((known, counter.codes(column), label)))
+        gains = counter.gains(columns)
         beyond = [
             gain.score - float(counter.scores[column]) for gain, column in zip(gains, columns, strict=True)
         ]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from recsys.errors import DataError
 from recsys.ranking.codes import Codes
 from recsys.ranking.dealing import dealt
-from recsys.ranking.information import Chance
+from recsys.ranking.information import Chance, Information, conditional_information
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -30,6 +30,10 @@ DENSE = 1 << 18
 """Cell sizes up to which chance is looked up in a table."""
 THREADED = 1 << 16
 """Rows from which threads pay for themselves."""
+DOUBTED = 3.0
+"""Deviations from which a screened gain or synergy is computed exactly."""
+CONFIRMED = 400
+"""Pairs at most for which that is done."""
 CHUNK = 32
 """Pairs that a thread takes at a time."""
 
@@ -38,9 +42,10 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
     """Joint information with the label and mutual information of every pair of columns.
 
     ``joint`` and ``joint_z`` are exact corrections, as in ``information``. ``gain`` is ``joint`` less
-    the score of the better column; its deviation is that of the joint score less that column's own
-    share of it. It is a screen: right where cells are large, too low where the better column tells
-    much and cells are small; ``combinations`` computes the exact conditional gain.
+    the score of the better column, ``synergy`` less both scores. That corrects for labels dealt over all
+    rows, not within the values of a column that does tell something, which matters where cells are
+    small. So where the synergy is more than three deviations above 0 (the 400 largest), both are
+    computed exactly, from the conditional informations in both directions, the smaller counting.
 
     Args:
         codes: rows as codes; pairs are counted on all of them.
@@ -59,37 +64,80 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
         threads = len(os.sched_getaffinity(0)) if counter.rows >= THREADED else 1
     with ThreadPoolExecutor(threads) as pool:
         counted = list(pool.map(counter.count, chunks))
-    facts = np.concatenate(counted) if counted else np.zeros((0, 4))
-    return _frame(codes, counter, np.array(pairs, dtype=np.int64).reshape(-1, 2), facts)
+        facts = np.concatenate(counted) if counted else np.zeros((0, 4))
+        found = _scored(counter, np.array(pairs, dtype=np.int64).reshape(-1, 2), facts)
+        sure = found.synergy - DOUBTED * np.sqrt(np.maximum(found.synergy_variance, 0.0))
+        doubted = [line for line in np.argsort(-sure, kind="stable")[:CONFIRMED].tolist() if sure[line] > 0]
+        exact = pool.map(counter.gains, [pairs[line] for line in doubted])
+        for line, gains in zip(doubted, exact, strict=True):
+            found.confirm(
+                line, gains, counter.scores[list(pairs[line])], counter.variances[list(pairs[line])]
+            )
+    names = np.array(codes.names, dtype=object)
+    return found.frame(names[found.pairs[:, 0]].tolist(), names[found.pairs[:, 1]].tolist())
 
 
-def _frame(codes: Codes, counter: PairCounter, pairs: Ints, facts: Floats) -> pl.DataFrame:
+@dataclass(frozen=True)
+class _Scored:
+    """Figures of all pairs ``[P]``, in nats."""
+
+    pairs: Ints
+    joint: Floats
+    variance: Floats
+    gain: Floats
+    gain_variance: Floats
+    synergy: Floats
+    synergy_variance: Floats
+    mutual: Floats
+    redundancy: Floats
+
+    def confirm(self, line: int, gains: list[Information], scores: Floats, variances: Floats) -> None:
+        """Put the exact gain and synergy in the place of the screened ones."""
+        least = min(gains, key=lambda gain: gain.score)
+        self.gain[line], self.gain_variance[line] = least.score, least.sd**2
+        self.synergy[line] = min(gain.score - score for gain, score in zip(gains, scores, strict=True))
+        # The column's own luck may add to that of its gain, where cells are small.
+        spreads = [gain.sd**2 + variance for gain, variance in zip(gains, variances, strict=True)]
+        self.synergy_variance[line] = max(spreads)
+
+    def frame(self, a: list[str], b: list[str]) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                "a": pl.Series(a, dtype=pl.String),
+                "b": pl.Series(b, dtype=pl.String),
+                "joint": self.joint,
+                "joint_z": _ratio(self.joint, self.variance),
+                "gain": self.gain,
+                "gain_z": _ratio(self.gain, self.gain_variance),
+                "synergy": self.synergy,
+                "synergy_z": _ratio(self.synergy, self.synergy_variance),
+                "mutual": self.mutual,
+                "redundancy": self.redundancy,
+            }
+        )
+
+
+def _scored(counter: PairCounter, pairs: Ints, facts: Floats) -> _Scored:
     left, right = pairs[:, 0], pairs[:, 1]
     joint, variance, together, nested = facts.T
-    best = np.where(counter.scores[left] >= counter.scores[right], left, right)
-    gain = joint - counter.scores[best]
-    synergy = joint - counter.scores[left] - counter.scores[right]
+    scores, variances, entropies = counter.scores, counter.variances, counter.entropies
+    best = np.where(scores[left] >= scores[right], left, right)
     overlap = 1.0 - 2.0 * nested
-    free = variance + overlap * (counter.variances[left] + counter.variances[right])
     chance = expected_mutual(counter.sizes, counter.rows)[left, right]
-    mutual = counter.entropies[left] + counter.entropies[right] - together - chance
-    room = np.minimum(counter.entropies[left], counter.entropies[right]) - chance
+    mutual = entropies[left] + entropies[right] - together - chance
+    room = np.minimum(entropies[left], entropies[right]) - chance
     # Where all values occur once, chance already tells everything.
     share = np.where(room > 1e-9, mutual / np.maximum(room, 1e-9), 0.0)
-    names = np.array(codes.names, dtype=object)
-    return pl.DataFrame(
-        {
-            "a": pl.Series(names[left].tolist(), dtype=pl.String),
-            "b": pl.Series(names[right].tolist(), dtype=pl.String),
-            "joint": joint,
-            "joint_z": _ratio(joint, variance),
-            "gain": gain,
-            "gain_z": _ratio(gain, variance + overlap * counter.variances[best]),
-            "synergy": synergy,
-            "synergy_z": _ratio(synergy, free),
-            "mutual": mutual,
-            "redundancy": np.clip(share, -1.0, 1.0),
-        }
+    return _Scored(
+        pairs,
+        joint,
+        variance,
+        gain=joint - scores[best],
+        gain_variance=variance + overlap * variances[best],
+        synergy=joint - scores[left] - scores[right],
+        synergy_variance=variance + overlap * (variances[left] + variances[right]),
+        mutual=mutual,
+        redundancy=np.clip(share, -1.0, 1.0),
     )
 
 
@@ -163,6 +211,17 @@ class PairCounter:
             return counts.reshape(-1, 1 << self.bits).sum(axis=1), counts
         key.sort()
         return _runs(key >> self.bits), _runs(key)
+
+    def gains(self, columns: Sequence[int]) -> list[Information]:
+        """For each of the columns, what it tells about the label where the others are known."""
+        found = []
+        for column in columns:
+            known = np.zeros(self.rows, dtype=np.int64)
+            for other in columns:
+                if other != column:
+                    known = known * self.widths[other] + self.codes(other)
+            found.append(conditional_information((known, self.codes(column), self.labels)))
+        return found
 
     @property
     def labels(self) -> Ints:

@@ -13,7 +13,7 @@ from sklearn.metrics.cluster import contingency_matrix, expected_mutual_informat
 
 from recsys.errors import DataError
 from recsys.ranking.codes import Codes
-from recsys.ranking.information import information
+from recsys.ranking.information import conditional_information, information
 from recsys.ranking.pairs import PairCounter, SizeTable, all_pairs, expected_mutual
 from tests.ranking.coded import coded, table
 
@@ -41,13 +41,20 @@ def test_every_figure_is_that_of_its_definition(classes: int) -> None:
     assert found["a"].to_list() == [a for a, _ in combinations(codes.names, 2)]
     scores = [information(table(column, codes.label)) for column in codes.codes]
     for line, (i, j) in zip(found.iter_rows(named=True), combinations(range(5), 2), strict=True):
-        a, b = codes.codes[i].astype(np.int64), codes.codes[j]
+        a, b = codes.codes[i].astype(np.int64), codes.codes[j].astype(np.int64)
         _, both = np.unique(a * 5_000 + b, return_inverse=True)
         joint = information(table(both, codes.label))
         assert line["joint"] == pytest.approx(joint.score, abs=1e-8)
         assert line["joint_z"] == pytest.approx(joint.z, rel=1e-5, abs=1e-5)
-        assert line["gain"] == pytest.approx(joint.score - max(scores[i].score, scores[j].score), abs=1e-8)
-        assert line["synergy"] == pytest.approx(joint.score - scores[i].score - scores[j].score, abs=1e-8)
+        gain = joint.score - max(scores[i].score, scores[j].score)
+        synergy = joint.score - scores[i].score - scores[j].score
+        if synergy > 0 and line["synergy"] != pytest.approx(synergy, abs=1e-8):
+            y = codes.label.astype(np.int64)
+            one, other = conditional_information((b, a, y)), conditional_information((a, b, y))
+            gain = min(one.score, other.score)
+            synergy = min(one.score - scores[i].score, other.score - scores[j].score)
+        assert line["gain"] == pytest.approx(gain, abs=1e-8)
+        assert line["synergy"] == pytest.approx(synergy, abs=1e-8)
         expected = expected_mutual_information(contingency_matrix(a, b), len(a))
         assert line["mutual"] == pytest.approx(
             mutual_info_score(a, b) - expected, abs=1e-4 * expected + 1e-9
@@ -121,6 +128,19 @@ def test_z_of_synergy_and_gain_of_noise_keep_their_measure() -> None:
     assert np.abs(z.mean(axis=0)).max() < 0.5
     assert z.std(axis=0).min() > 0.6
     assert z.std(axis=0).max() < 1.3
+
+
+def test_a_strong_column_crossed_with_noise_has_no_synergy() -> None:
+    """Where the label is dealt over all rows, small cells of a strong column would seem to gain."""
+    generator = np.random.default_rng(8)
+    strong, noise = generator.integers(0, 50, 60_000), generator.integers(0, 1_000, (8, 60_000))
+    rate = 1 / (1 + np.exp(2 - generator.normal(size=50)))
+    label = (generator.random(60_000) < rate[strong]).astype(np.int64)
+    columns = {"strong": strong} | {f"noise{number}": column for number, column in enumerate(noise)}
+    found = all_pairs(coded(columns, label)).filter(a="strong")
+    assert found.height == 8
+    assert found["synergy_z"].max() < 3.5
+    assert found["gain_z"].max() < 3.5
 
 
 def test_the_table_over_sizes_agrees_with_the_exact_sums() -> None:
