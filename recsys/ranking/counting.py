@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.data.check import reading, typed_columns
 from recsys.data.source import Source
+from recsys.embeddings.keys import CANONICAL
 from recsys.progress import progress
 from recsys.ranking.binning import Bins
 from recsys.ranking.label import Label
@@ -89,14 +90,30 @@ def typed_batches(
     source: Source, schema: Schema, label: str, extra: tuple[str, ...] = ()
 ) -> Iterator[pl.DataFrame]:
     """Features as the schema types them, the raw label as ``__label__``, and raw columns, in order."""
-    columns = [*typed_columns(source.columns, schema, label=False), pl.col(label).alias(LABEL_COLUMN)]
-    columns += [pl.col(name).alias(extra_name(name)) for name in extra]
-    rows = source.lazy().select(columns)
+    features = [name for name in schema.features if name in source.columns]
+    names = list(dict.fromkeys([*features, label, *extra]))
+    # Casts stand outside the scan, which would hold three times as many rows for them.
+    casts = typed_columns(source.columns, schema, label=False)
+    columns = [
+        pl.col(name) if _is_typed(source, schema, name) else cast
+        for name, cast in zip(features, casts, strict=True)
+    ]
+    columns += [
+        pl.col(label).alias(LABEL_COLUMN),
+        *(pl.col(name).alias(extra_name(name)) for name in extra),
+    ]
+    rows = source.lazy().select(names)
     with reading(source), progress("rank", total=source.rows()) as bar:
         for frame in rows.collect_batches(maintain_order=True, lazy=True):
             if frame.height:
-                yield frame
+                yield frame.select(columns)
             bar.advance(frame.height)
+
+
+def _is_typed(source: Source, schema: Schema, name: str) -> bool:
+    """Whether a column's values are already what its schema type is counted as."""
+    dtype, type = source.columns[name], schema.columns[name].type
+    return dtype == CANONICAL[type] and type in ("int64", "string")
 
 
 def extra_name(name: str) -> str:
@@ -136,9 +153,9 @@ class Counter:
         if self._bins is not None:
             values = pl.Series(self._bins.number(values.cast(pl.Float64).to_numpy()))
         if self._hashed is None and values.dtype == pl.Int64:
-            low, high = int(values.min()), int(values.max())  # type: ignore[arg-type]
-            if self._fits(low, high):
-                self._add_dense(values.to_numpy(), label)
+            numbers = values.to_numpy()
+            if self._fits(int(numbers.min()), int(numbers.max())):
+                self._add_dense(numbers, label)
                 return
         if self._hashed is None:
             self._hashed = Hashed(self._classes)
@@ -162,11 +179,7 @@ class Counter:
     def _add_dense(self, values: Ints, label: Ints) -> None:
         places = (values - self._low if self._low else values) * self._classes
         places += label
-        flat = self._cells.reshape(-1)
-        if flat.size <= 4 * places.size:
-            flat += np.bincount(places, minlength=flat.size)
-        else:  # an array much larger than the batch is not added up as a whole
-            np.add.at(flat, places, 1)
+        np.add.at(self._cells.reshape(-1), places, 1)  # faster than bincount, and leaves the rest alone
 
     def tally(self, classes: Ints) -> Tally:
         """Everything counted, of rows of these classes ``[C]``."""
