@@ -231,7 +231,25 @@ def _leak(name: str, tally: Tally, information: Information | None) -> Finding |
             f"judged on values seen at least {LEAK_SUPPORT} times. Was it written after the outcome?"
         )
         return Finding(name, "leak", "error", right, sentence)
-    return None
+    return _filled_in_for_a_class(name, tally)
+
+
+def _filled_in_for_a_class(name: str, tally: Tally) -> Finding | None:
+    """A column that has a value in rows of one class only, and in most of those; None for any other."""
+    if tally.missing == 0 or not tally.values.null_count():
+        return None
+    present = np.maximum(tally.classes - tally.counts[0] / tally.share, 0)
+    at = int(present.argmax())
+    base, right = float(tally.classes[at]) / tally.rows, float(present[at]) / max(float(present.sum()), 1.0)
+    is_most = present[at] >= LEAK_SUPPORTED_SHARE * tally.classes[at]
+    # a class that most rows have anyway is no secret
+    if base > 0.5 or not is_most or 1 - right > LEAK_ERRORS_LEFT * (1 - base):
+        return None
+    sentence = (
+        f"Whether '{name}' is missing gives the label away: where it has a value, {percent(right)} of rows "
+        "are of one class. Is it filled in after the outcome?"
+    )
+    return Finding(name, "leak_missing", "error", right, sentence)
 
 
 def guess(counts: NDArray[np.int64]) -> tuple[float, float, float]:

@@ -130,6 +130,17 @@ def test_being_missing_can_give_the_label_away(random, label):
     assert "leak_missing" not in found(left, label, missing=9)
 
 
+def test_being_filled_in_for_one_class_alone_is_a_leak(random):
+    label = random.integers(0, 3, ROWS).astype(np.int32)
+    values = np.where((label == 2) & (random.random(ROWS) < 0.8), 0, 9)
+    finding = found(values, label, missing=9)["leak_missing"]
+    assert (finding.severity, finding.number) == ("error", 1.0)
+    mixed = np.where((label == 2) & (random.random(ROWS) < 0.8) | (random.random(ROWS) < 0.2), 0, 9)
+    assert "leak_missing" not in found(mixed, label, missing=9)
+    rare = (random.random(ROWS) < 0.02).astype(np.int32)
+    assert "leak_missing" not in found(np.where(random.random(ROWS) < 0.9, 0, 9), rare, missing=9)
+
+
 def test_a_constant_label_gives_no_leak(random):
     tally = Tally(pl.Series([0, 1]), np.array([[50, 0], [60, 0]]), np.array([110, 0]))
     assert [f.kind for f in column_findings("x", tally, None)] == []
