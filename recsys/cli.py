@@ -7,6 +7,7 @@ or run file, 130 interrupted.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -185,10 +186,13 @@ def rank(
         return _stage_of(data, "rank", root, output, overrides)
     refuse_with_data(root, overrides)
     rule = split_rule(split)
+    gc.disable()  # all that is imported stays; to look for garbage in it takes a tenth of a short ranking
     from recsys.config import RankSettings
     from recsys.ranking.rank import rank as find
     from recsys.ranking.shown import lines_of
 
+    gc.freeze()
+    gc.enable()
     settings = RankSettings.parse(**stated)
     ranking = find(data, schema_file(schema), label=label, split=rule, settings=settings, output=output)
     typer.echo("\n".join(lines_of(ranking, output)))

@@ -7,6 +7,7 @@ grows with the range; everything else by hash per chunk, merged when enough chun
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,8 +80,10 @@ def count(
             numbered = frame.with_columns(pl.Series(LABEL_COLUMN, numbers))
             taken.append(spread.of(numbered, start))
         start += frame.height
-    tallies = {name: counter.tally(classes) for name, counter in counters.items()}
-    return Counted(tallies, pl.concat(taken) if taken else pl.DataFrame(), start)
+    with ThreadPoolExecutor(max_workers=pl.thread_pool_size()) as pool:
+        tallies = pool.map(lambda counter: counter.tally(classes), counters.values())
+        found = dict(zip(counters, tallies, strict=True))
+    return Counted(found, pl.concat(taken) if taken else pl.DataFrame(), start)
 
 
 LABEL_COLUMN = "__label__"
