@@ -224,7 +224,6 @@ def prepare(
     schema, output = needed("--schema", schema_file(schema)), needed("--output", output)
     from recsys import summary
     from recsys.features.prepare import prepare as encode
-
     from recsys.ranking.ranking import Ranking
 
     chosen = None if ranking is None else Ranking.load(ranking)
