@@ -33,7 +33,7 @@ THREADED = 1 << 16
 DOUBTED = 3.0
 """Deviations from which a screened gain or synergy is computed exactly."""
 CONFIRMED = 400
-"""Pairs at most for which that is done."""
+"""Pairs at most for which that is done, up to 32,768 rows; beyond, fewer in proportion, 50 at least."""
 CHUNK = 32
 """Pairs that a thread takes at a time."""
 
@@ -44,8 +44,9 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
     ``joint`` and ``joint_z`` are exact corrections, as in ``information``. ``gain`` is ``joint`` less
     the score of the better column, ``synergy`` less both scores. That corrects for labels dealt over all
     rows, not within the values of a column that does tell something, which matters where cells are
-    small. So where the synergy is more than three deviations above 0 (the 400 largest), both are
-    computed exactly, from the conditional informations in both directions, the smaller counting.
+    small: a strong column's synergy may be screened too high or too low. So where it is more than three
+    deviations above 0 (the largest 400, fewer on many rows), both are computed exactly, from the
+    conditional informations in both directions, the smaller counting. What is too low stays so.
 
     Args:
         codes: rows as codes; pairs are counted on all of them.
@@ -67,7 +68,8 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
         facts = np.concatenate(counted) if counted else np.zeros((0, 4))
         found = _scored(counter, np.array(pairs, dtype=np.int64).reshape(-1, 2), facts)
         sure = found.synergy - DOUBTED * np.sqrt(np.maximum(found.synergy_variance, 0.0))
-        doubted = [line for line in np.argsort(-sure, kind="stable")[:CONFIRMED].tolist() if sure[line] > 0]
+        most = min(CONFIRMED, max(50, (CONFIRMED << 15) // max(counter.rows, 1)))
+        doubted = [line for line in np.argsort(-sure, kind="stable")[:most].tolist() if sure[line] > 0]
         exact = pool.map(counter.gains, [pairs[line] for line in doubted])
         for line, gains in zip(doubted, exact, strict=True):
             found.confirm(
