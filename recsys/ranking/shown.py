@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.ranking.ranking import REPORT_FILE, Ranking
+from recsys.ranking.selection import MOSTLY_TOLD
 
 MOST_COLUMNS = 40
 MOST_FINDINGS = 12
@@ -70,9 +71,9 @@ def _row(row: dict[str, Any], heads: Sequence[str], by: str) -> list[str]:
 
 def _redundant(row: dict[str, Any]) -> str:
     other, share = row.get("redundant_with"), row.get("redundancy")
-    if other is None:
+    if other is None or share is None or share < MOSTLY_TOLD:
         return ""
-    return _short(other) + ("" if share is None else f" ({share:.0%})")
+    return f"{_short(other)} ({share:.0%})"
 
 
 def _combinations(ranking: Ranking) -> list[str]:

@@ -15,6 +15,7 @@ from recsys import Ranking, RankSettings, rank
 from recsys.config import RatioSplit
 from recsys.data.split import split_source
 from recsys.errors import ConfigError, DataError, SchemaError
+from recsys.ranking.shown import lines_of
 from recsys.schema import Column, Schema
 
 ROWS = 4_000
@@ -292,6 +293,18 @@ def test_a_budget_of_bytes_and_a_share_of_loss() -> None:
     assert 1 <= len(half) < len(most) <= 4
 
 
+def test_two_wide_columns_that_tell_different_things_are_both_kept() -> None:
+    generator = np.random.default_rng(4)
+    rows = 20_000
+    user, item = generator.integers(0, 3_000, rows), generator.integers(0, 1_000, rows)
+    narrow = generator.integers(0, 4, rows)
+    logit = generator.normal(size=3_000)[user] + generator.normal(size=1_000)[item] + 0.05 * narrow
+    label = generator.random(rows) < 1 / (1 + np.exp(-logit))
+    log = pl.DataFrame({"user": user, "item": item, "narrow": narrow, "label": label.astype(int)})
+    ranking = rank(log, categorical("user", "item", "narrow"), settings=RankSettings(keep=2, report=False))
+    assert set(ranking.kept) == {"user", "item"}
+
+
 def test_given_columns_stay_and_their_copies_add_nothing() -> None:
     log = make_log().with_columns(again=pl.col("strong") * 2)
     schema = Schema(columns={**SCHEMA.columns, "again": Column(kind="categorical", type="int64")})
@@ -314,6 +327,22 @@ def test_other_scores_rank_by_themselves() -> None:
         assert table[column].to_list() == sorted(table[column], reverse=True)
     plain = rank(log, SCHEMA, settings=RankSettings(score="mi", order=1, report=False))
     assert plain.table["column"][0] in ("strong", "tags")
+
+
+def test_the_terminal_shows_what_was_kept_and_warns_first() -> None:
+    log = make_log().with_columns(leak=pl.col("clicked") * 3, long=pl.lit("x" * 50))
+    schema = SCHEMA.columns | {name: Column(kind="categorical", type="string") for name in ("leak", "long")}
+    ranking = rank(log, Schema(columns=schema), keep=2, settings=RankSettings(report=False))
+    lines = lines_of(ranking)
+    assert max(len(line) for line in lines) < 150
+    assert lines[0].split()[:3] == ["kept", "column", "kind"]
+    assert lines[1].split()[:2] == ["✓", "leak"]
+    assert "4,000 train rows" in "".join(lines)
+    assert "2 of 7 columns kept" in "".join(lines)
+    marks = [line[0] for line in lines if line[:2] in ("! ", "· ")]
+    assert marks == sorted(marks)
+    assert "!" in marks
+    assert sum("'leak'" in line for line in lines) >= 1
 
 
 # --- refusals ------------------------------------------------------------------------------------
