@@ -38,10 +38,12 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         for width in hidden:
             # batch norm has a shift of its own; a bias before it would never learn
-            layers.append(Linear(inputs, width, bias=not batch_norm))
+            relu = activation == "relu" and not batch_norm
+            layers.append(Linear(inputs, width, bias=not batch_norm, relu=relu))
             if batch_norm:
                 layers.append(BatchNorm(width))
-            layers.append(Dice(width) if activation == "dice" else nn.ReLU())
+            if not relu:
+                layers.append(Dice(width) if activation == "dice" else nn.ReLU())
             if dropout:
                 layers.append(Dropout(dropout))
             inputs = width

@@ -13,13 +13,15 @@ from recsys.models.linear import Linear, product, set_precision, weight_gradient
 @pytest.mark.parametrize("rows", [0, 1, 2049, 4096])
 @pytest.mark.parametrize("outputs", [1, 24])
 @pytest.mark.parametrize("bias", [True, False])
-def test_product_and_gradients(rows: int, outputs: int, bias: bool) -> None:
+@pytest.mark.parametrize("relu", [True, False])
+def test_product_and_gradients(rows: int, outputs: int, bias: bool, relu: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(rows, 40, generator=generator).requires_grad_()
     weight = torch.randn(outputs, 40, generator=generator).requires_grad_()
     offset = torch.randn(outputs, generator=generator).requires_grad_() if bias else None
-    assert linear._is_convolved(x, weight) == (rows > 1000 and outputs > 8)
-    found, expected = product(x, weight, offset), functional.linear(x, weight, offset)
+    assert linear._is_for_onednn(x, weight) == (rows > 1000 and outputs > 8)
+    found, expected = product(x, weight, offset, relu=relu), functional.linear(x, weight, offset)
+    expected = expected.relu() if relu else expected
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     leaves = [x, weight] + ([offset] if offset is not None else [])
     flow = torch.randn(found.shape, generator=generator)
