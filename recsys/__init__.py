@@ -1,7 +1,7 @@
 """recsys: from Parquet click logs to a served recommender.
 
 Every stage is a verb of the command line and a function here: ``infer``, ``rank``, ``prepare``,
-``plan``, ``train``, ``evaluate``, ``predict``, ``export``, and ``run`` for the whole chain.
+``plan``, ``train``, ``evaluate``, ``compare``, ``predict``, ``export``, and ``run`` for the whole chain.
 Imports are lazy, so that the light stages work without torch.
 """
 
@@ -34,7 +34,9 @@ _HOMES = {
     "TimeSplit": "recsys.config",
     "TrainSettings": "recsys.config",
     "TrainingError": "recsys.errors",
+    "Comparison": "recsys.evaluation",
     "Evaluation": "recsys.evaluation",
+    "compare": "recsys.comparison",
     "evaluate": "recsys.evaluation",
     "export": "recsys.training.export",
     "infer": "recsys.features.infer",

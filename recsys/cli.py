@@ -331,6 +331,46 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="FIRST", help="Run folder; or Parquet of labels and scores.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="Another, of the same rows.")],
+    label: Label = None,
+    score: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Column of scores, or one for each table.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of GAUC's groups.")] = None,
+    key: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Columns that match the rows of the tables.")
+    ] = None,
+    logits: Annotated[bool, typer.Option("--logits", help="Scores are log-odds.")] = False,
+    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2_000,
+    bootstrap_auc: Annotated[bool, typer.Option("--bootstrap-auc", help="Bootstrap the AUC too.")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file to write.")] = None,
+) -> None:
+    """Say whether one of two runs is better, or chance could make the difference."""
+    _begin("compare", f"{first} {second}")
+    from recsys import summary
+    from recsys.comparison import compare as measure
+
+    comparison = measure(
+        first,
+        second,
+        label=label,
+        score=names(score) or None,
+        group=group,
+        key=names(key) or None,
+        scores_are="logits" if logits else "probabilities",
+        resamples=resamples,
+        bootstrap_auc=bootstrap_auc,
+    )
+    if output is not None:
+        comparison.save(output)
+    summary.show_comparison(comparison)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Bundle folder, or run folder.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Parquet file, folder, glob or CSV file.")],

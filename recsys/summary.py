@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from recsys.data.dataset import Dataset
     from recsys.doctor import Diagnosis
     from recsys.embeddings.plan import Plan
-    from recsys.evaluation import Evaluation
+    from recsys.evaluation import Comparison, Evaluation
     from recsys.schema import Schema
     from recsys.serving.bundle import Bundle
 
@@ -115,6 +115,26 @@ def show_evaluation(evaluation: Evaluation) -> None:
             first = (row["column"], str(row["value"]), f"{row['rows']:,}")
             slices.add_row(*first, *(_number(row[name.lstrip("#")]) for name in names[3:]))
         console.print("", slices)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Both values of every metric, the difference with its interval, and the outcome in a sentence."""
+    table = _table("metric", "#A", "#B", "#B - A", "#95 % from", "#to", "#p", "by")
+    for found in comparison.differences.values():
+        numbers = (_number(value) for value in (found.first, found.second))
+        signed = (f"{value:+.5f}" for value in (found.difference, found.low, found.high))
+        chance = "<0.0001" if found.p_value < 1e-4 else f"{found.p_value:.4f}"
+        table.add_row(found.metric, *numbers, *signed, chance, found.method)
+    console = _console()
+    for letter, name in zip("AB", comparison.names, strict=True):
+        console.print(f"{letter} = {name}", highlight=False, markup=False, soft_wrap=True)
+    rows = f"{comparison.rows:,} rows, {comparison.positives:,} clicks"
+    console.print(rows, "", table, "", sep="\n", highlight=False)
+    for metric, reason in comparison.reasons.items():
+        console.print(f"no {metric}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    for note in comparison.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    console.print(comparison.sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_scores(scored: pl.DataFrame, output: Path | None, most: int = 10) -> None:

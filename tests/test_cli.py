@@ -28,6 +28,7 @@ VERBS = [
     "plan",
     "train",
     "evaluate",
+    "compare",
     "predict",
     "export",
     "run",

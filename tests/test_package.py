@@ -11,7 +11,19 @@ import pytest
 
 import recsys
 
-VERBS = ("infer", "rank", "prepare", "plan", "train", "evaluate", "predict", "export", "run", "synth")
+VERBS = (
+    "infer",
+    "rank",
+    "prepare",
+    "plan",
+    "train",
+    "evaluate",
+    "compare",
+    "predict",
+    "export",
+    "run",
+    "synth",
+)
 
 
 def test_light_names_need_no_torch() -> None:

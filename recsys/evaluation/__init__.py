@@ -1,5 +1,6 @@
 """Metrics of click prediction: exact, by group and by slice; numpy and numba, no torch."""
 
+from recsys.evaluation.compare import Comparison, Difference
 from recsys.evaluation.evaluate import Evaluation, evaluate
 from recsys.evaluation.metrics import (
     Gauc,
@@ -13,6 +14,8 @@ from recsys.evaluation.metrics import (
 )
 
 __all__ = [
+    "Comparison",
+    "Difference",
     "Evaluation",
     "Gauc",
     "auc",

@@ -5,8 +5,10 @@ AUC by DeLong's covariance, GAUC by a paired bootstrap of groups, logloss by one
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +21,7 @@ from recsys.evaluation.grouped import count_by_group
 from recsys.evaluation.metrics import ScoresAre, gauc_of, losses_of, outside_unit_interval
 from recsys.evaluation.resample import auc_draws, interval, mean_draws, p_value
 from recsys.evaluation.values import GroupKeys, ordered_bits
+from recsys.stage import file_aside
 
 RESAMPLES = 2_000
 _NORMAL_95 = NormalDist().inv_cdf(0.975)
@@ -102,6 +105,12 @@ class Comparison:
         """Plain values, ready for JSON."""
         found = {name: {**asdict(d), "better": d.better} for name, d in self.differences.items()}
         return {**asdict(self), "differences": found, "sentence": self.sentence}
+
+    def save(self, path: str | Path) -> None:
+        """Write ``to_dict`` as a JSON file."""
+        with file_aside(Path(path)) as aside:
+            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+            aside.write_text(text + "\n", encoding="utf-8")
 
 
 class Both(NamedTuple):

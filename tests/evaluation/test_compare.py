@@ -81,7 +81,9 @@ def test_bootstrap_and_delong_agree_on_the_standard_error() -> None:
 
 def test_rows_of_one_group_that_move_together_widen_the_bootstrap_only() -> None:
     generator = np.random.default_rng(2)
-    label, first, second = (np.repeat(values, 20) for values in two_models(100, generator))
+    of_users = two_models(100, generator)
+    label = np.repeat(of_users[0], 20)
+    first, second = (np.repeat(score, 20) for score in of_users[1:])
     users = as_groups(np.repeat(np.arange(100), 20))
     found = compare_scores(
         Both(label, first, second, users), scores_are="logits", resamples=500, bootstrap_auc=True
