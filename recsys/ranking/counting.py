@@ -26,11 +26,11 @@ from recsys.schema import Schema
 
 DENSE_CELLS = 1 << 22
 """Cells of the array of one column at most: 32 MiB."""
-MOST_VALUES = 1 << 21
+MOST_VALUES = 1 << 20
 """Hashed values of one column at most; of columns with more, a share is counted (``Tally.share``)."""
 CHUNK_ROWS = 1 << 18
 """Rows that are hashed together."""
-_MERGED_AT = 1 << 20
+_MERGED_AT = 1 << 18
 _VALUE, _CLASS = "value", "class"
 
 Ints = NDArray[np.int64]
@@ -235,7 +235,7 @@ class Hashed:
             if self._share < 1:
                 rows = rows.filter(pl.Series(hashed_below(rows[_VALUE], self._share)))
             self._counted.append(rows.group_by(_VALUE).agg(self._counts))
-        if sum(frame.height for frame in self._counted) > 2 * self._merged + _MERGED_AT:
+        if sum(frame.height for frame in self._counted) > self._merged + _MERGED_AT:
             self._merge()
 
     def _merge(self) -> None:
