@@ -27,8 +27,11 @@ __all__ = ["MODELS", "build_model", "model_class", "parse_options", "table_dim"]
 
 MODELS: dict[str, str] = {
     "lr": "recsys.models.lr:LR",
+    "fm": "recsys.models.fm:FM",
     "dnn": "recsys.models.dnn:DNN",
+    "deepfm": "recsys.models.deepfm:DeepFM",
     "dcnv2": "recsys.models.dcnv2:DCNv2",
+    "finalmlp": "recsys.models.finalmlp:FinalMLP",
     "autoint": "recsys.models.autoint:AutoInt",
     "autoint_plus": "recsys.models.autoint:AutoIntPlus",
     "din": "recsys.models.din:DIN",
