@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -115,6 +116,30 @@ class Batches:
                 index += 1
         if waiting:
             yield self._cut(pending, waiting, epoch, index)
+
+    @property
+    def path(self) -> Path:
+        """The file of the rows."""
+        return self._path
+
+    def rows_of(self, index: int) -> NDArray[np.int64]:
+        """Row numbers in the file of a global batch, in its order: ``[global_rows]``.
+
+        ``index`` counts from the start of training, as ``Batch.index`` does. Reads no rows.
+        """
+        epoch, batch = divmod(index, self.steps_per_epoch)
+        generator = np.random.default_rng([_SHUFFLE_STREAM, self._seed, epoch])
+        starts = np.concatenate(([0], np.cumsum(self._group_rows)))
+        low, high = batch * self._batch_size, (batch + 1) * self._batch_size
+        passed, found = 0, [np.empty(0, np.int64)]
+        for groups in self._windows(generator):
+            rows = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in groups])
+            order = generator.permutation(len(rows)) if self._shuffle else np.arange(len(rows))
+            found.append(rows[order[max(low - passed, 0) : max(high - passed, 0)]])
+            passed += len(rows)
+            if passed >= high:
+                break
+        return np.concatenate(found)
 
     def _windows(self, generator: np.random.Generator) -> list[list[int]]:
         """Row groups dealt into windows of at most ``shuffle_rows`` rows, one group at least."""

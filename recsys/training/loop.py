@@ -25,6 +25,7 @@ from recsys.data.prefetch import Prefetch
 from recsys.embeddings.tables import DeviceBatch, Tables
 from recsys.errors import Interrupted, TrainingError
 from recsys.training.checkpoint import ALL_DONE, Checkpoints, CheckpointState, Position
+from recsys.training.diagnosis import describe_batch, first_bad_weights
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
 from recsys.training.state import run_tensors
@@ -63,6 +64,8 @@ class Meter:
 
     loss: Tensor | float = 0.0
     """Stays on the device until it is logged, so that a step does not wait for it."""
+    losses: list[tuple[int, Tensor]] = field(default_factory=list)
+    """Global batch and loss of each step, to find the one that went wrong."""
     steps: int = 0
     rows: int = 0
     waited: float = 0.0
@@ -143,6 +146,7 @@ class Trainer:
                     self._run_epoch(stop)
             self._log()
             if position.step and not self._is_saved(position):
+                self._require_finite_weights()
                 self._save(best=False)
         return self._concluded()
 
@@ -186,6 +190,7 @@ class Trainer:
         self.optimisers.step()
         meter = self._meter
         self.rows += batch.global_rows
+        meter.losses.append((batch.index, loss))
         meter.loss, meter.steps, meter.rows = (
             meter.loss + loss,
             meter.steps + 1,
@@ -216,6 +221,8 @@ class Trainer:
         save_due = step % settings.checkpoint_every == 0 if settings.checkpoint_every else due
         if step % settings.log_every == 0 or due or save_due or stopping:
             self._log()
+        if due or save_due or stopping:
+            self._require_finite_weights()
         improved = self._validate() if due else False
         if improved or stopping or save_due:
             self._save(best=improved)
@@ -231,11 +238,7 @@ class Trainer:
             return
         loss = float(meter.loss) / meter.steps
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} between steps {position.step - meter.steps + 1} and {position.step} "
-                f"(epoch {position.epoch}); the last good checkpoint stands in {self._checkpoints.folder}. "
-                "Lower train.dense.lr and train.tables.lr, or look for odd numbers in the data"
-            )
+            raise TrainingError(self._ran_away())
         if self.recorder is not None:
             self.recorder.write(
                 position.step,
@@ -248,6 +251,34 @@ class Trainer:
                 },
             )
         self._meter = Meter()
+
+    def _ran_away(self) -> str:
+        """Names the first step whose loss is not finite, its rows and what is odd in them."""
+        losses = self._meter.losses
+        each = torch.stack([loss for _, loss in losses])
+        odd = torch.isfinite(each).logical_not().nonzero().flatten().tolist()
+        at = odd[0] if odd else len(losses) - 1  # finite losses can still have an infinite sum
+        step = self.position.step - len(losses) + at + 1
+        where = describe_batch(self._batches, losses[at][0])
+        return f"the loss is {float(each[at])} at step {step} ({where}). {self._advice()}"
+
+    def _require_finite_weights(self) -> None:
+        """Raise TrainingError rather than score or save weights that the last update spoilt."""
+        found = first_bad_weights(self.model, self.tables)
+        spoilt = torch.tensor(float(found is not None), device=self.tables.device)
+        if self._world > 1:
+            dist.all_reduce(spoilt)
+        if spoilt > 0:
+            where = found or "those of another process"
+            raise TrainingError(
+                f"weights are not finite after step {self.position.step}: {where}. {self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        return (
+            f"The last good checkpoint stands in {self._checkpoints.folder}. Lower train.dense.lr and "
+            "train.tables.lr, or set train.clip_norm"
+        )
 
     def _validate(self) -> bool:
         """Evaluate, apply the plateau rule, and say whether this is the best so far."""

@@ -147,3 +147,14 @@ def test_prefetch_can_be_left_early() -> None:
         for item in ahead:
             if item == 3:
                 break
+
+
+@pytest.mark.parametrize("window", [1_000, 30])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_rows_of_a_batch_are_those_that_it_holds(tmp_path: Path, window: int, shuffle: bool) -> None:
+    dataset = _dataset(tmp_path / "d", row_group_size=20)
+    batches = Batches(dataset, "train", 16, seed=3, shuffle_rows=window, shuffle=shuffle)
+    for epoch in (0, 1):
+        for batch in batches.epoch(epoch):
+            np.testing.assert_array_equal(batches.rows_of(batch.index), batch.ids["a"])
+    assert batches.path == tmp_path / "d" / "train.parquet"
