@@ -146,7 +146,7 @@ def measure_quality(found: Measured, sizes: Sizes, ours: Ours, work: Path) -> No
         columns = table["column"].to_list()
         judged = {
             name: dict(zip(columns, table[column].to_list(), strict=True))
-            for name, column in {"": "score", "plain_mi_": "mi", "z_": "z"}.items()
+            for name, column in {"": "sure", "score_": "score", "plain_mi_": "mi", "z_": "z"}.items()
         }
         judged["outrank_"] = outrank_scores(frame, log.names, "label")
         for name, scores in judged.items():

@@ -140,8 +140,9 @@ class RankSettings(Section):
     """Keep the best features whose tables fit, e.g. ``8MB``: 64 bytes (16 float32) per value, and per
     numeric feature."""
     score: Literal["corrected", "mi", "adjusted", "outrank"] = "corrected"
-    """What features are ranked by: mutual information with the label less what chance would show, plain
-    mutual information, adjusted (a share of the entropies), or the score of OutRank 0.97.5."""
+    """What features are ranked by: mutual information with the label less what chance would show (and
+    three deviations of that, so that luck earns no place), plain mutual information, adjusted (a share
+    of the entropies), or the score of OutRank 0.97.5."""
     order: Literal[1, 2, 3] = 2
     """Columns looked at together at most; 1 leaves out redundancy and combinations."""
     combine: int = Field(default=0, ge=0)
@@ -220,7 +221,7 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
-    """``lr``, ``dnn``, ``dcnv2``, ``autoint``, ``autoint_plus`` or ``din``."""
+    """``lr``, ``fm``, ``dnn``, ``deepfm``, ``dcnv2``, ``finalmlp``, ``autoint``, ``autoint_plus``, ``din``."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The score of a column is its mutual information with the label minus what a column with the same value
 counts would show on average if the labels were dealt at random over the rows (the exact expectation
-under fixed margins), in nats. High cardinality therefore earns nothing by itself.
+under fixed margins), in nats. High cardinality therefore earns nothing by itself. Columns are ordered
+by the score less three deviations of chance, so that no column comes first by luck either.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from recsys.ranking.quality import Finding
 
 VERSION = 2
-_ORDERS = {"corrected": "score", "mi": "mi", "adjusted": "adjusted_mi", "outrank": "outrank"}
+_ORDERS = {"corrected": "sure", "mi": "mi", "adjusted": "adjusted_mi", "outrank": "outrank"}
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def _table(log: Log, scored: Scored) -> pl.DataFrame:
                 "column": name,
                 "kind": kind,
                 "score": found.score,
+                "sure": found.ranked,
                 "z": found.z,
                 "low": found.low,
                 "high": found.high,

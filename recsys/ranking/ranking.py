@@ -21,7 +21,8 @@ class Ranking:
     """Columns by falling score, and what was found beside."""
 
     table: pl.DataFrame
-    """``column``, ``kind``, ``score`` (nats), ``z``, ``low``, ``high``, ``mi``, ``expected_mi``,
+    """``column``, ``kind``, ``score`` (nats), ``sure`` (the score less three deviations of chance, which
+    orders the columns), ``z``, ``low``, ``high``, ``mi``, ``expected_mi``,
     ``adjusted_mi``, ``distinct``, ``coverage``, ``bins`` (null where not numeric), ``kept``; ``outrank``
     where asked for; with pairs also ``redundant_with``, ``redundancy``, ``jmi_rank``, ``mrmr_rank``,
     ``gain``; with columns given ``given_score`` and ``given_z``."""

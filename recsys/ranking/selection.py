@@ -13,8 +13,6 @@ from recsys.schema import Schema
 
 VECTOR_BYTES = 16 * 4
 """Bytes of one row of a table: 16 float32."""
-MOSTLY_TOLD = 0.5
-"""Share of a column's entropy that another one tells from which what they share counts in full."""
 _SPARE_ROWS = 2
 """Rows of a table for missing and unseen values."""
 
@@ -89,14 +87,10 @@ def _in_order(table: pl.DataFrame, settings: RankSettings) -> pl.DataFrame:
     """Best first: by what each adds to those before it, where that was counted and is asked for."""
     if "mrmr_rank" not in table.columns:
         return table
-    # What two columns of many values share of the label is overrated where their cross is too sparse
-    # to be counted. A column of which no other tells much is therefore not taken for told.
-    mostly = pl.col("redundancy").fill_null(0.0) >= MOSTLY_TOLD
-    untold = pl.col("alone") * (1.0 - pl.col("redundancy").fill_null(0.0).clip(0.0, 1.0))
-    worth = pl.when(mostly).then("gain").otherwise(pl.max_horizontal("gain", untold))
+    worth = pl.col("gain")
     if settings.given:
         worth = pl.min_horizontal(worth, "given_score")
-    table = table.with_columns(gain=worth, redundant_with=pl.when(mostly).then(pl.col("redundant_with")))
+    table = table.with_columns(gain=worth)
     if settings.score == "corrected" or settings.given:
         table = table.sort(["gain", "mrmr_rank"], descending=[True, False], nulls_last=True)
     return table.with_columns(mrmr_rank=pl.int_range(1, pl.len() + 1))

@@ -93,6 +93,18 @@ def orders(codes: Codes, pairs: pl.DataFrame, singles: Mapping[str, Information]
     return pl.DataFrame(lines, schema=SCHEMA)
 
 
+def _bounded(shared: Floats, least: Floats, told: Floats, sparse: NDArray[np.bool_]) -> Floats:
+    """Shared information of pairs ``[P]``, no more than it can be.
+
+    Two columns share no more about the label than the poorer one tells. Where they make more cells
+    than there are rows, their joint information is far too low, and would make two strong columns of
+    many values, such as users and items, look redundant: there, what is shared is at most what the one
+    tells of the label times the share of it that the other one tells.
+    """
+    shared = np.minimum(shared, np.maximum(least, 0.0))
+    return np.where(sparse, np.minimum(shared, np.maximum(told, 0.0)), shared)
+
+
 def keep_until_loss(order: pl.DataFrame, loss: float) -> list[str]:
     """The first columns of the 3MR order that lose at most a share ``loss`` of all gains.
 
@@ -187,6 +199,13 @@ class _Facts:
         for one, other in ((a, b), (b, a)):
             room = np.array([_entropy(counts[k], rows) for k in other]) - chance
             share[one, other] = np.where(room > 1e-9, np.clip(real / np.maximum(room, 1e-9), 0.0, 1.0), 0.0)
+        plain = np.array([singles[name].score for name in codes.names])
+        shared[a, b] = shared[b, a] = _bounded(
+            shared[a, b],
+            np.minimum(plain[a], plain[b]),
+            np.maximum(share[a, b] * plain[b], share[b, a] * plain[a]),
+            widths[a] * widths[b] > rows,
+        )
         return cls(scores, shared, relation, share)
 
 

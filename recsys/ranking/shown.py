@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from recsys.ranking.ranking import REPORT_FILE, Ranking
-from recsys.ranking.selection import MOSTLY_TOLD
 
 MOST_COLUMNS = 40
 MOST_FINDINGS = 12
@@ -71,7 +70,7 @@ def _row(row: dict[str, Any], heads: Sequence[str], by: str) -> list[str]:
 
 def _redundant(row: dict[str, Any]) -> str:
     other, share = row.get("redundant_with"), row.get("redundancy")
-    if other is None or share is None or share < MOSTLY_TOLD:
+    if other is None or share is None:
         return ""
     return f"{_short(other)} ({share:.0%})"
 
