@@ -15,6 +15,7 @@ import polars as pl
 from recsys.data.check import reading, require_column
 from recsys.data.source import Data, Source, open_source
 from recsys.errors import ConfigError, DataError, did_you_mean
+from recsys.evaluation.doubt import doubtful_auc
 from recsys.evaluation.grouped import count_by_group
 from recsys.evaluation.metrics import (
     Gauc,
@@ -31,7 +32,7 @@ from recsys.evaluation.slices import SCHEMA, Scored, cut, slice_metrics
 from recsys.evaluation.values import Origin, as_groups, as_labels, as_scores, as_weights, ordered_bits
 from recsys.stage import StageRecord, require_ours, settings_of, written_aside
 
-EVALUATE_VERSION = 1
+EVALUATE_VERSION = 2
 METRICS_FILE, SLICES_FILE = "metrics.json", "slices.parquet"
 CURVE_BINS = 20
 _CURVE_SCHEMA = {
@@ -207,7 +208,7 @@ def _evaluated(frame: pl.DataFrame, source: Source, chosen: Chosen) -> Evaluatio
         slices=pl.concat(pieces) if pieces else pl.DataFrame(schema=SCHEMA),
         curve=curve,
         reasons=_reasons(overall, chosen.group, outside > 0),
-        notes=_notes(frame, chosen, outside),
+        notes=_notes(frame, chosen, outside, overall["auc"]),
     )
 
 
@@ -216,7 +217,7 @@ def _origin(source: Source, column: str) -> Origin:
     return Origin(name, source.locate) if len(source.files) > 1 else Origin(name)
 
 
-def _notes(frame: pl.DataFrame, chosen: Chosen, outside: int) -> tuple[str, ...]:
+def _notes(frame: pl.DataFrame, chosen: Chosen, outside: int, auc: float | None) -> tuple[str, ...]:
     """What a reader should know about the rows before trusting a number."""
     notes = []
     if outside:
@@ -227,6 +228,8 @@ def _notes(frame: pl.DataFrame, chosen: Chosen, outside: int) -> tuple[str, ...]
         )
     if chosen.group is not None and (empty := frame[chosen.group].null_count()):
         notes.append(f"{empty} rows have no value in {chosen.group!r}; GAUC takes them as one group")
+    if (doubt := doubtful_auc(auc, f"{len(frame):,} rows")) is not None:
+        notes.append(f"warning: {doubt}")
     return tuple(notes)
 
 

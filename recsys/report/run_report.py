@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from recsys.evaluation import Evaluation
+from recsys.evaluation.doubt import doubtful_auc
 from recsys.progress import duration, size
 from recsys.report.charts import BLUE, GREEN, ORANGE, PURPLE, calibration_chart, curve_chart
 from recsys.report.page import Field, card, figure, folded, key_figure, notes, page, table
@@ -98,7 +99,7 @@ def _body(facts: _Facts) -> Iterator[str]:
         )
         yield f'<div class="keys">{"".join(_keys(evaluation, references))}</div>'
     yield "</header>"
-    yield notes([*(evaluation.notes if evaluation else ()), *facts.notes])
+    yield notes([*(evaluation.notes if evaluation else ()), *_doubts(facts.curves), *facts.notes])
     yield from _section("Beside the references", _references(evaluation, references))
     yield from _section("Learning", _charts(_learning(facts.curves, references)))
     if evaluation is not None:
@@ -116,6 +117,16 @@ def _body(facts: _Facts) -> Iterator[str]:
         )
     today = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     yield f"<footer>Written by recsys, {today}</footer>"
+
+
+def _doubts(curves: pl.DataFrame) -> Iterator[str]:
+    """A warning per kind of AUC on validation rows that is too round to be true, with its first step."""
+    if "valid/auc" in curves.columns:
+        measured = curves.drop_nulls("valid/auc").unique("valid/auc", keep="first", maintain_order=True)
+        for step, value in measured.select("step", "valid/auc").iter_rows():
+            doubt = doubtful_auc(value, f"the validation rows at step {step:,}")
+            if doubt is not None:
+                yield f"warning: {doubt}"
 
 
 def _section(title: str, content: str) -> Iterator[str]:

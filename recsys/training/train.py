@@ -19,11 +19,12 @@ from recsys.embeddings.plan import Plan
 from recsys.embeddings.planner import plan as make_plan
 from recsys.embeddings.tables import Tables
 from recsys.errors import CheckpointError, DataError
+from recsys.evaluation.doubt import doubtful_auc
 from recsys.evaluation.metrics import auc, gauc, logloss
 from recsys.models import build_model, parse_options, table_dim
 from recsys.models.dropout import reseed
 from recsys.models.norm import set_process_group
-from recsys.progress import progress
+from recsys.progress import progress, say
 from recsys.stage import writing
 from recsys.training.checkpoint import (
     ALL_DONE,
@@ -192,6 +193,7 @@ def _evaluator(
         shuffle=False,
     )
     label, group = labels_of(dataset, "valid")
+    said: set[str] = set()
 
     def evaluate() -> dict[str, float]:
         score = score_part(parts.model, parts.tables, batches, ranks.world)
@@ -204,6 +206,10 @@ def _evaluator(
         named = dict(zip(MONITORED, shared.tolist(), strict=True))
         if math.isnan(named[settings.monitor]):
             raise DataError(_no_metric(dataset, settings, "one class only in every group"))
+        doubt = doubtful_auc(named["auc"], f"{len(label):,} validation rows")
+        if doubt is not None and doubt not in said and ranks.rank == 0:
+            said.add(doubt)
+            say(f"warning: {doubt}")
         return {name: value for name, value in named.items() if not math.isnan(value)}
 
     return evaluate

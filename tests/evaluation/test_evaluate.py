@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,28 +123,45 @@ def test_metrics_that_rows_do_not_define_are_null_with_a_reason() -> None:
 
 
 def test_scores_outside_the_unit_interval_still_rank() -> None:
-    log = pl.DataFrame({"label": [0, 1, 1], "score": [-2.0, 0.5, 3.0], "day": ["a", "a", "b"]})
+    log = pl.DataFrame({"label": [0, 1, 0, 1], "score": [-2.0, 0.5, 0.6, 3.0], "day": ["a", "a", "a", "b"]})
     result = evaluate(log, by=["day"])
-    assert result.overall["auc"] == 1.0
+    assert result.overall["auc"] == 0.75
     for name in ("logloss", "ne", "calibration", "prediction"):
         assert result.overall[name] is None
         assert "outside [0, 1]" in result.reasons[name]
-    assert result.notes[0].startswith("2 of 3 values of 'score' lie outside [0, 1]")
+    assert result.notes[0].startswith("2 of 4 values of 'score' lie outside [0, 1]")
     assert result.slices["logloss"].to_list() == [None, None]
     assert result.curve.is_empty()
     json.dumps(result.to_dict(), allow_nan=False)
     logits = evaluate(log, by=["day"], scores_are="logits")
     probability = 1 / (1 + np.exp(-log["score"].to_numpy()))
     assert logits.overall["logloss"] == pytest.approx(logloss(log["label"], probability))
-    assert logits.overall["calibration"] == pytest.approx(probability.mean() / (2 / 3))
+    assert logits.overall["calibration"] == pytest.approx(probability.mean() / (2 / 4))
     assert logits.notes == ()
 
 
 def test_missing_groups_are_noted() -> None:
-    log = pl.DataFrame({"label": [0, 1], "score": [0.1, 0.2], "user": [None, None]})
+    log = pl.DataFrame({"label": [0, 1, 0, 1], "score": [0.1, 0.4, 0.5, 0.8], "user": [None] * 4})
     assert evaluate(log, group="user").notes == (
-        "2 rows have no value in 'user'; GAUC takes them as one group",
+        "4 rows have no value in 'user'; GAUC takes them as one group",
     )
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([0.1, 0.9, 0.2, 0.8], r"AUC of 4 rows is exactly 1: .*a feature that holds the label"),
+        ([0.3, 0.3, 0.3, 0.3], r"AUC of 4 rows is exactly 0\.5: .*one score for every row"),
+        ([0.9, 0.1, 0.8, 0.2], r"AUC of 4 rows is exactly 0: .*0 and 1 are exchanged"),
+        ([0.1, 0.4, 0.5, 0.8], None),
+    ],
+)
+def test_an_auc_too_round_to_be_true_is_called_out(scores: list[float], message: str | None) -> None:
+    notes = evaluate(pl.DataFrame({"label": [0, 1, 0, 1], "score": scores})).notes
+    if message is None:
+        assert notes == ()
+    else:
+        assert re.search(f"^warning: {message}", notes[0]) is not None
 
 
 @pytest.mark.parametrize(

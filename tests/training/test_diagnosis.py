@@ -13,6 +13,8 @@ from recsys.config import DenseOptimizer, TrainSettings
 from recsys.data.batches import Batches
 from recsys.data.dataset import Dataset
 from recsys.errors import TrainingError
+from recsys.progress import Silent, reporting
+from recsys.report import write_run_report
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.diagnosis import describe_batch
 from recsys.training.optimisers import Optimisers
@@ -102,3 +104,35 @@ def test_rows_in_file_order_are_a_range(tmp_path: Path) -> None:
     batches = Batches(dataset, "train", 128, shuffle=False)
     text = describe_batch(batches, 2)
     assert text.startswith(f"batch 2 of epoch 0: rows 256 to 383 of {dataset.part('train')}; its columns")
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_a_feature_that_holds_the_label_is_called_out_once(tmp_path: Path) -> None:
+    dataset = made_dataset(tmp_path / "dataset", rows=1_000)
+    for part in ("train", "valid"):
+        path = dataset.folder / f"{part}.parquet"
+        pl.read_parquet(path).with_columns(price=4 * pl.col("__label__") - 2).write_parquet(path)
+    heard = Heard()
+    with reporting(heard):
+        run = train(
+            dataset,
+            tmp_path / "run",
+            model=DNN,
+            settings=settings(epochs=6, dense=DenseOptimizer(lr=0.05)),
+        )
+    assert run.result.best_value == 1.0
+    warnings = [line for line in heard.lines if line.startswith("warning")]
+    assert len(warnings) == 1
+    assert "AUC of 250 validation rows is exactly 1: " in warnings[0]
+    pytest.importorskip("matplotlib")
+    write_run_report(tmp_path / "report.html", title="leak", curves=run.metrics)
+    assert "AUC of the validation rows at step" in (tmp_path / "report.html").read_text()
