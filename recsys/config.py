@@ -221,7 +221,8 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
-    """``lr``, ``fm``, ``dnn``, ``deepfm``, ``dcnv2``, ``finalmlp``, ``autoint``, ``autoint_plus``, ``din``."""
+    """``lr``, ``fm``, ``dnn``, ``deepfm``, ``dcnv2``, ``finalmlp``, ``autoint``, ``autoint_plus``
+    or ``din``."""
 
     @property
     def options(self) -> dict[str, Any]:
