@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
+
+from recsys.schema import RAGGED
 
 if TYPE_CHECKING:
     from recsys.config import RankSettings
@@ -59,9 +61,22 @@ def together(
     changes = labels = None
     findings: Sequence[Finding] = ()
     if codes.day is not None:
-        changes, labels = drift.drift(codes), drift.label_by_day(codes)
+        changes, labels = drift.drift(_single_valued(codes, table)), drift.label_by_day(codes)
         findings = drift.findings(changes, labels)
-    return Together(table, _merged(counted, best), changes, labels, _worth_a_column(best), findings)
+    return Together(table, _merged(counted, best), changes, labels, _worth_a_column(best, table), findings)
+
+
+def _single_valued(codes: Codes, table: pl.DataFrame) -> Codes:
+    """Without lists: coded by their sets of elements, they change every day, as a history must."""
+    kinds = dict(table.select("column", "kind").iter_rows())
+    kept = [i for i, name in enumerate(codes.names) if kinds[name] not in RAGGED]
+    return replace(
+        codes,
+        names=tuple(codes.names[i] for i in kept),
+        codes=codes.codes[kept],
+        sizes=codes.sizes[kept],
+        missing=codes.missing[kept],
+    )
 
 
 def _merged(counted: pl.DataFrame, best: pl.DataFrame | None) -> pl.DataFrame:
@@ -81,10 +96,19 @@ def _merged(counted: pl.DataFrame, best: pl.DataFrame | None) -> pl.DataFrame:
     return pl.concat([joined, triples.select(known)], how="diagonal_relaxed")
 
 
-def _worth_a_column(best: pl.DataFrame | None) -> tuple[tuple[str, ...], ...]:
-    """Combinations whose gain is not chance, in the order of ``combinations``."""
+def _worth_a_column(best: pl.DataFrame | None, table: pl.DataFrame) -> tuple[tuple[str, ...], ...]:
+    """Combinations of categorical columns whose gain is not chance, in the order of ``combinations``.
+
+    What a combination tells is told once: not again with a copy in the place of a part.
+    """
     if best is None:
         return ()
+    categorical = set(table.filter(pl.col("kind") == "categorical")["column"])
+    original = {name: other or name for name, other in table.select("column", "redundant_with").iter_rows()}
     found = best.filter((pl.col("gain") > 0) & (pl.col("p_adjusted") < COMBINED_P))
-    rows = found.select("a", "b", "c").iter_rows()
-    return tuple(tuple(name for name in row if name is not None) for row in rows)
+    chosen: dict[frozenset[str], tuple[str, ...]] = {}
+    for row in found.select("a", "b", "c").iter_rows():
+        parts = tuple(name for name in row if name is not None)
+        if categorical.issuperset(parts):
+            chosen.setdefault(frozenset(original[name] for name in parts), parts)
+    return tuple(chosen.values())
