@@ -20,6 +20,8 @@ COMBINATIONS = 50
 """Best combinations whose gain is computed exactly, at least."""
 COMBINED_P = 0.01
 """Chance, over all combinations tried, below which a combination's gain must be to become a column."""
+SAME = 0.99
+"""Share of its entropy that another column of as many values tells from which a column is its copy."""
 _EXACT = ("gain", "gain_z", "low", "high", "p_adjusted", "synergy", "synergy_z", "normalised")
 
 
@@ -104,7 +106,10 @@ def _worth_a_column(best: pl.DataFrame | None, table: pl.DataFrame) -> tuple[tup
     if best is None:
         return ()
     categorical = set(table.filter(pl.col("kind") == "categorical")["column"])
-    original = {name: other or name for name, other in table.select("column", "redundant_with").iter_rows()}
+    distinct = dict(table.select("column", "distinct").iter_rows())
+    told = table.filter(pl.col("redundancy") > SAME).select("column", "redundant_with").drop_nulls()
+    original = {name: name for name in distinct}
+    original |= {name: other for name, other in told.iter_rows() if distinct[name] == distinct[other]}
     found = best.filter((pl.col("gain") > 0) & (pl.col("p_adjusted") < COMBINED_P))
     chosen: dict[frozenset[str], tuple[str, ...]] = {}
     for row in found.select("a", "b", "c").iter_rows():

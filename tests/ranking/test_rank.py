@@ -205,7 +205,7 @@ def test_two_columns_that_tell_only_together_surface_and_can_be_combined() -> No
     )
     settings = RankSettings(combine=2, keep=3, report=False)
     ranking = rank(log, categorical("x", "y", "single", "again", "noise"), settings=settings)
-    assert ranking.combinations[0] == ("x", "y")
+    assert ranking.combinations == (("x", "y"),)
     assert {"x", "y"} < set(ranking.kept)
     assert "noise" not in ranking.kept
     assert len({"single", "again"} & set(ranking.kept)) == 1
