@@ -21,6 +21,7 @@ from recsys.evaluation.grouped import count_by_group
 from recsys.evaluation.metrics import ScoresAre, gauc_of, losses_of, outside_unit_interval
 from recsys.evaluation.resample import auc_draws, interval, mean_draws, p_value
 from recsys.evaluation.values import GroupKeys, ordered_bits
+from recsys.progress import progress
 from recsys.stage import file_aside
 
 RESAMPLES = 2_000
@@ -145,7 +146,11 @@ def compare_scores(
     else:
         found["auc"] = auc_difference(rows)
         if bootstrap_auc:
-            found["auc_bootstrap"] = auc_difference_bootstrap(rows, found["auc"], resamples, seed)
+            drawn = auc_difference_bootstrap(rows, found["auc"], resamples, seed)
+            if drawn is None:
+                reasons["auc_bootstrap"] = "all rows are of one group, so there is nothing to draw from"
+            else:
+                found["auc_bootstrap"] = drawn
     gauc = None if rows.groups is None else gauc_difference(rows, rows.groups, resamples, seed)
     if gauc is not None:
         found["gauc"] = gauc
@@ -174,12 +179,18 @@ def auc_difference(rows: Both) -> Difference:
     return Difference("auc", pair.first, pair.second, pair.difference, low, high, chance, "DeLong")
 
 
-def auc_difference_bootstrap(rows: Both, exact: Difference, resamples: int, seed: int) -> Difference:
-    """The same lead with an interval from resampled groups, or rows where there are no groups."""
+def auc_difference_bootstrap(rows: Both, exact: Difference, resamples: int, seed: int) -> Difference | None:
+    """The same lead with an interval from resampled groups, or rows where there are no groups.
+
+    None where all rows are of one group.
+    """
     unit, units = np.arange(len(rows.label)), "rows"
     if rows.groups is not None:
         unit, units = _numbered(rows.groups), "groups"
-    draws = auc_draws(rows.label, rows.first, rows.second, unit, resamples, seed)
+    if unit.max() == 0:
+        return None
+    with progress("bootstrap", total=resamples, unit="draws") as bar:
+        draws = auc_draws(rows.label, rows.first, rows.second, unit, resamples, seed, bar.advance)
     method = f"bootstrap of {int(unit.max()) + 1:,} {units}"
     return _drawn("auc", exact.first, exact.second, exact.difference, draws, method)
 

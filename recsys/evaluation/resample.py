@@ -9,7 +9,7 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,12 @@ def auc_draws(
     unit: NDArray[np.int64],
     resamples: int,
     seed: int,
+    on_draw: Callable[[], object] = lambda: None,
 ) -> NDArray[np.float64]:
     """AUC of ``second`` minus that of ``first``, of each resample of units; all arguments are ``[N]``.
 
     ``unit`` numbers each row's unit from 0: the row itself, or its group. A draw without one of the
-    classes is left out.
+    classes is left out. ``on_draw`` is called after each.
     """
     generator = _generator(seed)
     bundle = _bundles(int(unit.max()) + 1, generator)[unit]
@@ -61,6 +62,7 @@ def auc_draws(
         if possible > 0:
             pairs = [_pairs(rows, positive, negative) for rows in ranked]
             found.append((pairs[1] - pairs[0]) / possible)
+        on_draw()
     return np.array(found)
 
 

@@ -71,6 +71,19 @@ def test_the_interval_covers_a_true_difference_of_nothing_and_p_is_level() -> No
     assert 0.4 <= np.mean(chances) <= 0.6
 
 
+def test_the_bootstrap_covers_a_true_difference_of_nothing() -> None:
+    generator = np.random.default_rng(6)
+    users = as_groups(np.arange(400) % 40)
+    covered = {"gauc": 0, "logloss": 0}
+    for _ in range(200):
+        rows = Both(*two_models(400, generator), users)
+        found = compare_scores(rows, scores_are="logits", resamples=200).differences
+        for metric in covered:
+            covered[metric] += found[metric].low <= 0 <= found[metric].high
+    for times in covered.values():
+        assert 0.89 <= times / 200 <= 0.99
+
+
 def test_bootstrap_and_delong_agree_on_the_standard_error() -> None:
     label, first, second = two_models(2_000, np.random.default_rng(1), gap=0.2)
     exact = delong(label, first, second).standard_error
@@ -185,6 +198,10 @@ def test_what_cannot_be_compared_says_why() -> None:
     assert one.reasons["gauc"] == "no groups were given"
     assert "logloss" in one.sentence
     rows, _ = scored(100)
+    alone = rows._replace(groups=as_groups(np.zeros(100, np.int64)))
+    reasons = compare_scores(alone, bootstrap_auc=True).reasons
+    assert reasons["gauc"] == "fewer than two groups have both labels"
+    assert "all rows are of one group" in reasons["auc_bootstrap"]
     with pytest.raises(ConfigError, match="expected at least 100"):
         compare_scores(rows, resamples=10)
 
