@@ -36,14 +36,17 @@ def add_crosses(schema: Schema, combinations: Sequence[Sequence[str]]) -> Schema
                     f"combinations: column {part!r} is {schema.columns[part].kind}; only categorical "
                     "columns can be crossed"
                 )
+        # A combination with a crossed column is one of that column's own parts.
+        flat = [whole for part in parts for whole in schema.columns[part].crosses or (part,)]
+        parts = tuple(dict.fromkeys(flat))
         name = cross_name(parts)
         if name in columns:
-            if columns[name].crosses == tuple(parts):
+            if columns[name].crosses == parts:
                 continue
             raise ConfigError(f"combinations: the name {name!r} is taken by a column of the log; rename it")
         sides = {schema.columns[part].side for part in parts}
         side = sides.pop() if len(sides) == 1 else "context"
-        columns[name] = Column(kind="categorical", type="string", crosses=tuple(parts), side=side)
+        columns[name] = Column(kind="categorical", type="string", crosses=parts, side=side)
     return Schema(columns=columns, rows=schema.rows, notes=schema.notes)
 
 

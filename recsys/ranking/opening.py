@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from recsys.data.check import check_columns, check_values, reading, require_column
+from recsys.data.crosses import parts_with_crosses
 from recsys.data.source import Data, Source, open_source
 from recsys.data.split import split_source
 from recsys.data.types import is_scalar
@@ -68,7 +69,7 @@ def open_log(
         schema = _relabelled(schema, label)
     if schema.label is None:
         raise ConfigError("rank needs a label: give label=, or a column with the role 'label'")
-    parts = split_source(split, data, root=root)
+    parts = parts_with_crosses(split_source(split, data, root=root), schema)
     source = parts.source("train")
     check_columns(source.columns, schema, source.name)
     rows = source.rows()

@@ -18,6 +18,7 @@ from recsys.errors import ConfigError, SchemaError
 from recsys.evaluation.metrics import auc
 from recsys.features.prepare import prepare
 from recsys.prediction import predict
+from recsys.ranking.rank import rank
 from recsys.schema import Column, Schema
 from recsys.training.export import export
 from recsys.training.train import train
@@ -70,6 +71,19 @@ def test_schema_is_written_and_read(tmp_path: Path) -> None:
     schema.save(tmp_path / "schema.yaml")
     assert Schema.load(tmp_path / "schema.yaml") == schema
     assert add_crosses(schema, [["city", "hour"]]) == schema  # asked for twice
+    wider = Schema(columns={**schema.columns, "site": TEXT})
+    again = add_crosses(wider, [["city_x_hour", "site"]])
+    assert again.columns["city_x_hour_x_site"].crosses == ("city", "hour", "site")
+
+
+def test_crossed_columns_are_ranked() -> None:
+    log = _agreement(2_000)
+    schema = Schema(
+        columns={"a": TEXT, "b": TEXT, "clicked": Column(kind="numeric", type="int64", roles=("label",))}
+    )
+    ranking = rank(log, add_crosses(schema, [["a", "b"]]))
+    assert ranking.table["column"][0] == "a_x_b"
+    assert ranking.table["z"][0] > 100
 
 
 def test_refusals_name_the_column() -> None:
