@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -69,18 +69,9 @@ def compare(
         sources = open_source(first), open_source(second)
         rows = _Tables(sources, label or "label", _scores(score), group, _columns(key)).rows()
         return compare_scores(rows, names=_names(sources), scores_are=scores_are, **settings)
-    if folders[0] is None or folders[1] is None:
-        run, table = (first, second) if folders[0] is not None else (second, first)
-        raise ConfigError(
-            f"{run} is a run folder and {_named(table)} is none; compare two runs, or score both with "
-            "'recsys predict' and compare the tables"
-        )
-    for name, value in {"label": label, "score": score, "group": group, "key": key}.items():
-        if value is not None:
-            raise ConfigError(f"{name}: runs are compared on the columns of their dataset; leave it out")
-    if scores_are == "logits":
-        raise ConfigError("scores_are: runs give probabilities; leave it out")
-    rows, notes = _run_rows(folders[0], folders[1])
+    named = {"label": label, "score": score, "group": group, "key": key}
+    runs = _two_runs((first, second), folders, named, scores_are)
+    rows, notes = _run_rows(*runs)
     return compare_scores(rows, names=(str(first), str(second)), notes=notes, **settings)
 
 
@@ -94,6 +85,28 @@ def _run_folder(given: Data) -> Path | None:
             if (folder / _RUN_FILE).is_file():
                 return folder
     return None
+
+
+def _two_runs(
+    given: tuple[Data, Data],
+    folders: Sequence[Path | None],
+    named: Mapping[str, object],
+    scores_are: ScoresAre,
+) -> tuple[Path, Path]:
+    """The folders of two runs; raises ConfigError for a table beside a run, and for columns of tables."""
+    first, second = folders
+    if first is None or second is None:
+        run, table = given if first is not None else given[::-1]
+        raise ConfigError(
+            f"{run} is a run folder and {_named(table)} is none; compare two runs, or score both with "
+            "'recsys predict' and compare the tables"
+        )
+    for name, value in named.items():
+        if value is not None:
+            raise ConfigError(f"{name}: runs are compared on the columns of their dataset; leave it out")
+    if scores_are == "logits":
+        raise ConfigError("scores_are: runs give probabilities; leave it out")
+    return first, second
 
 
 def _run_rows(first: Path, second: Path) -> tuple[Both, tuple[str, ...]]:
