@@ -6,7 +6,7 @@ grows with the range; everything else by hash per chunk, merged when enough chun
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,10 +30,15 @@ MOST_VALUES = 1 << 20
 """Hashed values of one column at most; of columns with more, a share is counted (``Tally.share``)."""
 CHUNK_ROWS = 1 << 18
 """Rows that are hashed together."""
+NARROW = (pl.Int64, pl.Int32, pl.Int16, pl.Int8, pl.UInt32, pl.UInt16, pl.UInt8)
+"""Types of integers that can be counted without a cast to the schema's int64."""
+COMPILED_FROM = 50_000_000
+"""Values of a log from which the compiled loop pays."""
 _MERGED_AT = 1 << 18
 _VALUE, _CLASS = "value", "class"
 
 Ints = NDArray[np.int64]
+AddCounts = Callable[[Ints, Ints, int, Ints, int], int]
 
 
 @dataclass(frozen=True)
@@ -64,26 +69,43 @@ def count(
         bins: fine bins of numeric columns; others are counted by their values.
         extra: further columns of the handed-back rows, raw.
     """
+    add_counts = _compiled_loop(source.rows() * len(schema.features))
     counters = {
-        name: Counter(len(label.names), None if bins is None else bins.get(name))
+        name: Counter(len(label.names), None if bins is None else bins.get(name), add_counts)
         for name in schema.features
     }
     classes = np.zeros(len(label.names), np.int64)
     taken: list[pl.DataFrame] = []
     start = 0
-    for frame in typed_batches(source, schema, label.column, extra):
-        numbers = label.number(frame[LABEL_COLUMN])
-        classes += np.bincount(numbers, minlength=len(classes))
-        for name, counter in counters.items():
-            counter.add(frame[name], numbers)
-        if spread is not None:
-            numbered = frame.with_columns(pl.Series(LABEL_COLUMN, numbers))
-            taken.append(spread.of(numbered, start))
-        start += frame.height
     with ThreadPoolExecutor(max_workers=pl.thread_pool_size()) as pool:
+        for frame in typed_batches(source, schema, label.column, extra):
+            numbers = label.number(frame[LABEL_COLUMN])
+            classes += np.bincount(numbers, minlength=len(classes))
+            if add_counts is not None:
+                # Read once per column, so it had better stay in the cache.
+                numbers = numbers.astype(np.int16)
+            each = [(counter, frame[name], numbers) for name, counter in counters.items()]
+            if add_counts is None:
+                for counter, values, _ in each:
+                    counter.add(values, numbers)
+            else:
+                list(pool.map(lambda one: one[0].add(one[1], one[2]), each))
+            if spread is not None:
+                numbered = frame.with_columns(pl.Series(LABEL_COLUMN, numbers))
+                taken.append(spread.of(numbered, start).cast(dict.fromkeys(NARROW, pl.Int64)))
+            start += frame.height
         tallies = pool.map(lambda counter: counter.tally(classes), counters.values())
         found = dict(zip(counters, tallies, strict=True))
     return Counted(found, pl.concat(taken) if taken else pl.DataFrame(), start)
+
+
+def _compiled_loop(values: int) -> AddCounts | None:
+    """The compiled loop where it pays; it leaves the interpreter, so columns are counted side by side."""
+    if values < COMPILED_FROM:
+        return None
+    from recsys.ranking.dense_counts import add_counts
+
+    return add_counts
 
 
 LABEL_COLUMN = "__label__"
@@ -114,8 +136,10 @@ def typed_batches(
 
 
 def _is_typed(source: Source, schema: Schema, name: str) -> bool:
-    """Whether a column's values are already what its schema type is counted as."""
+    """Whether a column's values are already what its schema type is counted as, or narrower integers."""
     dtype, type = source.columns[name], schema.columns[name].type
+    if type == "int64" and schema.columns[name].kind == "categorical":
+        return dtype in NARROW
     return dtype == CANONICAL[type] and type in ("int64", "string")
 
 
@@ -130,10 +154,12 @@ class Counter:
     Args:
         classes: number of classes C.
         bins: of a numeric column, to be counted by bin number.
+        add_counts: the compiled loop, see ``dense_counts``; None: numpy's.
     """
 
-    def __init__(self, classes: int, bins: Bins | None = None) -> None:
+    def __init__(self, classes: int, bins: Bins | None = None, add_counts: AddCounts | None = None) -> None:
         self._classes = classes
+        self._add_counts = add_counts
         self._bins = bins
         self._missing = np.zeros(classes, np.int64)
         self._low = 0
@@ -146,7 +172,7 @@ class Counter:
         if isinstance(values.dtype, pl.List):
             values, label = _elements(values, label)
         if self._bins is None:
-            self._dtype = values.dtype
+            self._dtype = pl.Int64() if values.dtype.is_integer() else values.dtype
         if values.null_count():
             there = values.is_not_null().to_numpy()
             self._missing += np.bincount(label[~there], minlength=self._classes)
@@ -155,14 +181,15 @@ class Counter:
             return
         if self._bins is not None:
             values = pl.Series(self._bins.number(values.cast(pl.Float64).to_numpy()))
-        if self._hashed is None and values.dtype == pl.Int64:
+        if self._hashed is None and values.dtype.is_integer():
             numbers = values.to_numpy()
-            if self._fits(int(numbers.min()), int(numbers.max())):
-                self._add_dense(numbers, label)
+            counted = self._counted(numbers, label)
+            if counted == len(numbers):
                 return
+            values, label = values[counted:], label[counted:]
         if self._hashed is None:
             self._hashed = Hashed(self._classes)
-        self._hashed.add(values, label)
+        self._hashed.add(values.cast(self._dtype) if values.dtype.is_integer() else values, label)
 
     def _fits(self, low: int, high: int) -> bool:
         """Whether the array can hold these values, growing where it must."""
@@ -179,8 +206,22 @@ class Counter:
             self._low, self._cells = low, grown
         return True
 
+    def _counted(self, values: Ints, label: Ints) -> int:
+        """Count in the array as far as it can hold the values; how many rows that is."""
+        done = 0
+        while done < len(values):
+            if self._add_counts is not None and len(self._cells):
+                done = self._add_counts(values, label, self._low, self._cells, done)
+            rest = values[done:]
+            if len(rest) == 0 or not self._fits(int(rest.min()), int(rest.max())):
+                break
+            if self._add_counts is None:
+                self._add_dense(rest, label)
+                done = len(values)
+        return done
+
     def _add_dense(self, values: Ints, label: Ints) -> None:
-        places = (values - self._low if self._low else values) * self._classes
+        places = (values.astype(np.int64, copy=False) - self._low) * self._classes
         places += label
         np.add.at(self._cells.reshape(-1), places, 1)  # faster than bincount, and leaves the rest alone
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from recsys.ranking import counting
 from recsys.ranking.binning import Bins
 from recsys.ranking.counting import Counter
+from recsys.ranking.dense_counts import add_counts
 from recsys.ranking.tally import Tally
 
 CLASSES = 3
@@ -137,3 +138,30 @@ def test_millions_of_values_are_counted_by_a_share(monkeypatch: pytest.MonkeyPat
 def test_coverage_and_rows() -> None:
     tally = tally_of(["a", None, None, "b"], [0, 1, 2, 2], pl.String())
     assert (tally.rows, tally.missing, tally.distinct, tally.coverage) == (4, 2, 2, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [pl.Int8, pl.UInt16, pl.Int32, pl.Int64])
+def test_the_compiled_loop_counts_as_numpy_does(dtype: pl.DataType) -> None:
+    generator = np.random.default_rng(5)
+    plain, compiled = Counter(3), Counter(3, add_counts=add_counts)
+    for low, high in ((40, 60), (0, 100), (3, 90)):  # the range grows on both sides
+        values = pl.Series(generator.integers(low, high, 1_000)).cast(dtype)
+        label = generator.integers(0, 3, 1_000)
+        plain.add(values, label)
+        compiled.add(values, label.astype(np.int16))
+    classes = np.array([1, 1, 1])
+    assert compiled.tally(classes).values.equals(plain.tally(classes).values)
+    np.testing.assert_array_equal(compiled.tally(classes).counts, plain.tally(classes).counts)
+
+
+def test_the_compiled_loop_leaves_values_out_of_reach_to_hashing() -> None:
+    values = pl.Series([1, 2, 2, 1 << 40, 2, 1 << 40, 1])
+    label = np.array([0, 1, 1, 0, 1, 1, 0])
+    plain, compiled = Counter(2), Counter(2, add_counts=add_counts)
+    for counter in (plain, compiled):
+        for part in (slice(0, 3), slice(3, 7)):
+            counter.add(values[part], label[part])
+    found, expected = (counter.tally(np.array([3, 4])) for counter in (compiled, plain))
+    assert found.values.to_list() == expected.values.to_list() == [1, 2, 1 << 40]
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    np.testing.assert_array_equal(found.counts, [[2, 0], [0, 3], [1, 1]])
