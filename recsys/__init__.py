@@ -1,8 +1,8 @@
 """recsys: from Parquet click logs to a served recommender.
 
 Every stage is a verb of the command line and a function here: ``infer``, ``rank``, ``prepare``,
-``plan``, ``train``, ``evaluate``, ``compare``, ``predict``, ``export``, and ``run`` for the whole chain.
-Imports are lazy, so that the light stages work without torch.
+``plan``, ``train``, ``evaluate``, ``compare``, ``predict``, ``explain``, ``export``, and ``run`` for the
+whole chain. Imports are lazy, so that the light stages work without torch.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ _HOMES = {
     "TrainingError": "recsys.errors",
     "Comparison": "recsys.evaluation",
     "Evaluation": "recsys.evaluation",
+    "Explanation": "recsys.explanation",
     "compare": "recsys.comparison",
     "evaluate": "recsys.evaluation",
+    "explain": "recsys.explanation",
     "export": "recsys.training.export",
     "infer": "recsys.features.infer",
     "load_config": "recsys.config",

@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from recsys import __version__, ranks
+from recsys.cli_explain import explain
 from recsys.errors import RecsysError
 from recsys.flags import (
     DataRoot,
@@ -389,6 +390,9 @@ def predict(
     kept = None if keep is None else names(keep)
     scored = score(model, data, output, keep=kept, score_name=score_name)
     summary.show_scores(cast("pl.DataFrame", scored), output)
+
+
+app.command()(explain)
 
 
 @app.command()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recsys.doctor import Diagnosis
     from recsys.embeddings.plan import Plan
     from recsys.evaluation import Comparison, Evaluation
+    from recsys.explanation import Explanation
     from recsys.schema import Schema
     from recsys.serving.bundle import Bundle
 
@@ -146,6 +147,29 @@ def show_scores(scored: pl.DataFrame, output: Path | None, most: int = 10) -> No
     console.print(table)
     where = f", written to {output}" if output is not None else "; --output keeps them"
     console.print(f"{len(scored):,} rows scored{where}", highlight=False)
+
+
+def show_explanation(found: Explanation, most: int = 10) -> None:
+    """The pairs of fields with the most attention, or the weights of the newest events."""
+    console = _console()
+    if found.fields:
+        from recsys.report.attention_report import strongest_pairs
+
+        mean = found.maps().mean((0, 1))
+        table = _table("from", "to", "#attention", "#times an even share")
+        for looking, seen in strongest_pairs(mean, most):
+            weight = float(mean[looking, seen])
+            pair = (found.fields[looking], found.fields[seen])
+            table.add_row(*pair, f"{weight:.1%}", f"{weight * len(found.fields):.2f}")
+    else:
+        table = _table("history", "#position", "#events", "#mean weight", "#deviation")
+        for row in found.average.filter(found.average["position"] <= most).iter_rows(named=True):
+            numbers = (_number(row[name]) for name in ("position", "events", "weight", "deviation"))
+            table.add_row(row["history"], *numbers)
+    console.print(table)
+    console.print(
+        f"{found.rows:,} rows looked at, written to {found.folder}", highlight=False, soft_wrap=True
+    )
 
 
 def show_bundle(bundle: Bundle) -> None:

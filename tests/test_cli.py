@@ -30,6 +30,7 @@ VERBS = [
     "evaluate",
     "compare",
     "predict",
+    "explain",
     "export",
     "run",
     "synth",

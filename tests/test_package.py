@@ -20,6 +20,7 @@ VERBS = (
     "evaluate",
     "compare",
     "predict",
+    "explain",
     "export",
     "run",
     "synth",

@@ -62,6 +62,10 @@ class ActivationUnit(nn.Module):
 
     def forward(self, query: Tensor, keys: Tensor, lengths: Tensor) -> Tensor:
         """Candidates ``[B, D]``, histories ``[B, H, D]``, lengths ``[B]`` to pooled ``[B, D]``."""
+        return torch.bmm(self.weights(query, keys, lengths).unsqueeze(1), keys).squeeze(1)
+
+    def weights(self, query: Tensor, keys: Tensor, lengths: Tensor) -> Tensor:
+        """Weight of every event, ``[B, H]``, of the same; 0 for padding."""
         valid = torch.arange(keys.shape[1], device=keys.device) < lengths.unsqueeze(1)
         padding = _FLOOR if self.softmax else 0.0
         if torch.compiler.is_exporting():
@@ -73,7 +77,7 @@ class ActivationUnit(nn.Module):
             weights = events.spread(self._scores_of_events(pairs), padding)
         if self.softmax:
             weights = torch.softmax(weights, 1) * valid
-        return torch.bmm(weights.unsqueeze(1), keys).squeeze(1)
+        return weights
 
     def _scores_of_events(self, pairs: Tensor) -> Tensor:
         """Scores ``[n]`` of ``[n, 3D]``."""

@@ -92,6 +92,16 @@ class AutoInt(nn.Module):
             logits = logits + self.mlp_head(self.mlp(vectors))
         return logits
 
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """Names of the M fields that attend to each other."""
+        return self.vectors.names
+
+    def attention_maps(self, inputs: Inputs) -> Tensor:
+        """``[B, layers, heads, M, M]``: how much the first field of a pair takes of the second, softmax of
+        eq. 5. From the second layer on, a field is what the layers before made of it."""
+        return self.attention.maps(self.vectors(inputs))
+
 
 class AutoIntPlus(AutoInt):
     """AutoInt+ (Song et al. 2019, section 5.4): the logits of AutoInt and of a perceptron, summed."""
@@ -125,6 +135,10 @@ class FieldAttention(nn.Module):
         """M vectors side by side, ``[B, sum of widths]``, to logits ``[B]``."""
         logits: Tensor = self.head(self.layers(self._evened(vectors)).flatten(1))
         return logits
+
+    def maps(self, vectors: Tensor) -> Tensor:
+        """Attention weights ``[B, layers, heads, M, M]`` of the same vectors."""
+        return self.layers.attention(self._evened(vectors))
 
     def _evened(self, vectors: Tensor) -> Tensor:
         """``[B, M, common width]``."""

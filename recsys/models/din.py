@@ -92,11 +92,23 @@ class DIN(nn.Module):
         """Logits ``[B]``."""
         vectors = [self.vectors(inputs)] if self.vectors.widths else []
         for history, unit in zip(self.histories, self.units, strict=True):
-            keys = beside([inputs.sequences[name] for name in history])
-            query = beside([inputs.fields[str(self.candidates[name])] for name in history])
-            vectors.append(unit(query, keys, inputs.lengths[history[0]]))
+            vectors.append(unit(*self._attended(history, inputs)))
         logits: Tensor = self.head(self.mlp(beside(vectors)))
         return logits
+
+    def event_weights(self, inputs: Inputs) -> list[Tensor]:
+        """Weight of every event ``[B, H]``, 0 for padding, of each of ``histories``."""
+        found: list[Tensor] = []
+        for history, unit in zip(self.histories, self.units, strict=True):
+            assert isinstance(unit, ActivationUnit)
+            found.append(unit.weights(*self._attended(history, inputs)))
+        return found
+
+    def _attended(self, history: tuple[str, ...], inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates ``[B, D]``, events ``[B, H, D]`` and lengths ``[B]`` of a history."""
+        keys = beside([inputs.sequences[name] for name in history])
+        query = beside([inputs.fields[str(self.candidates[name])] for name in history])
+        return query, keys, inputs.lengths[history[0]]
 
 
 def histories(layout: Layout) -> tuple[tuple[str, ...], ...]:

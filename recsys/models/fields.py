@@ -38,6 +38,8 @@ class FieldVectors(nn.Module):
             *(layout.sequences[name].dim for name in self._sequences),
         )
         """Width of each vector, in the order of ``forward``."""
+        self.names: tuple[str, ...] = (*layout.fields, *layout.numerics, *self._sequences)
+        """Name of each vector."""
 
     def forward(self, inputs: Inputs) -> Tensor:
         """``[B, sum of widths]``: fields, numbers and pooled sequences side by side, in this order."""

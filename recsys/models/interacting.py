@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from recsys.models.dropout import Dropout
 from recsys.models.initialise import xavier_normal
-from recsys.models.interacting_blocks import LayerTensors, interact_in_blocks
+from recsys.models.interacting_blocks import LayerTensors, attention_in_blocks, interact_in_blocks
 from recsys.models.linear import Precision, product
 
 Residual = Literal["projected", "identity", "none"]
@@ -158,14 +158,22 @@ class InteractingLayers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, M, inputs]`` to ``[B, M, outputs]``."""
         if x.device.type == "cpu" and not torch.compiler.is_exporting():
-            rows, fields = x.shape[:2]
-            layers = [layer.tensors(rows, fields) for layer in self._layers()]
             return interact_in_blocks(
-                x, layers, heads=self.heads, width=self.outputs, precision=self.precision
+                x, self._tensors(x), heads=self.heads, width=self.outputs, precision=self.precision
             )
         for layer in self._layers():
             x = layer(x)
         return x
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Attention weights of ``x [B, M, inputs]``: ``[B, layers, heads, M, M]``."""
+        return attention_in_blocks(
+            x, self._tensors(x), heads=self.heads, width=self.outputs, precision=self.precision
+        )
+
+    def _tensors(self, x: Tensor) -> list[LayerTensors]:
+        rows, fields = x.shape[:2]
+        return [layer.tensors(rows, fields) for layer in self._layers()]
 
     def _layers(self) -> list[InteractingLayer]:
         return [layer for layer in self.layers if isinstance(layer, InteractingLayer)]

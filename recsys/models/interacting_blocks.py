@@ -92,7 +92,33 @@ def interact_in_blocks(
     tensors: list[Tensor | None] = []
     for layer in layers:
         tensors += [layer.projection, layer.norm_weight, layer.norm_bias, layer.keep]
-    settings = _Settings(
+    settings = _settings(x, layers, heads=heads, width=width, precision=precision)
+    result: Tensor = _Interact.apply(settings, x.contiguous(), *tensors)  # type: ignore[no-untyped-call]
+    return result
+
+
+@torch.no_grad()
+def attention_in_blocks(
+    x: Tensor, layers: Sequence[LayerTensors], *, heads: int, width: int, precision: Precision
+) -> Tensor:
+    """The weights that ``interact_in_blocks`` mixes values with, before dropout: ``[B, L, heads, M, M]``.
+
+    They sum to 1 over the last dimension.
+    """
+    settings = _settings(x, layers, heads=heads, width=width, precision=precision)
+    rows, fields = x.shape[:2]
+    maps = x.new_empty(rows, len(layers), heads, fields, fields)
+    for block in _blocks(rows, settings):
+        value = _padded(x[block], settings)
+        for index, layer in enumerate(layers):
+            value = _forward(value, layer.rows(block), settings, None, maps[block, index])
+    return maps
+
+
+def _settings(
+    x: Tensor, layers: Sequence[LayerTensors], *, heads: int, width: int, precision: Precision
+) -> _Settings:
+    return _Settings(
         fields=x.shape[1],
         heads=heads,
         width=width,
@@ -101,8 +127,6 @@ def interact_in_blocks(
         identity=tuple(layer.identity for layer in layers),
         differentiated=torch.is_grad_enabled(),
     )
-    result: Tensor = _Interact.apply(settings, x.contiguous(), *tensors)  # type: ignore[no-untyped-call]
-    return result
 
 
 class _Interact(torch.autograd.Function):
@@ -155,12 +179,24 @@ def _padded(block: Tensor, settings: _Settings) -> Tensor:
     return functional.pad(block, (0, 0, 0, settings.padded - block.shape[1]))
 
 
-def _forward(x: Tensor, layer: LayerTensors, settings: _Settings, out: Tensor | None) -> Tensor:
-    """One layer on a block ``[b, M, inputs]``, into ``out [b, M, W]`` where one is given."""
+def _forward(
+    x: Tensor,
+    layer: LayerTensors,
+    settings: _Settings,
+    out: Tensor | None,
+    maps: Tensor | None = None,
+) -> Tensor:
+    """One layer on a block ``[b, M, inputs]``, into ``out [b, M, W]`` where one is given.
+
+    Its attention weights are copied to ``maps [b, heads, M, M]`` where that is given.
+    """
     parts = _project(x, layer.projection, settings)
+    weights = _attention(parts, settings)
+    if maps is not None:
+        maps.copy_(torch.stack(weights, 1)[..., : settings.fields, : settings.fields])
     if out is None:
         out = x.new_empty(*x.shape[:2], settings.width)
-    _mix(x, parts, _attention(parts, settings), layer, settings, out)
+    _mix(x, parts, weights, layer, settings, out)
     if layer.norm_weight is not None:
         shape = [settings.width]
         out.copy_(functional.layer_norm(out, shape, layer.norm_weight, layer.norm_bias, _NORM_EPS))

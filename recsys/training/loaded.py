@@ -46,7 +46,7 @@ def load_trained(folder: str | Path) -> TrainedModel:
         CheckpointError: the run is not finished, damaged, or its dataset has another plan.
     """
     run = Run.load(folder)
-    with _opened(run) as (dataset, layout, model, tables):
+    with opened_run(run) as (dataset, layout, model, tables):
         weights = {name: tables.table(name) for name in run.plan.tables}
     return TrainedModel(run, dataset, layout, model, weights)
 
@@ -61,7 +61,7 @@ def score_dataset(folder: str | Path, part: Part, dataset: Dataset | None = None
     """
     run = Run.load(folder)
     settings = run.file.train
-    with _opened(run) as (own, _, model, tables):
+    with opened_run(run) as (own, _, model, tables):
         batches = Batches(
             dataset or own, part, settings.batch_size, shuffle_rows=settings.shuffle_rows, shuffle=False
         )
@@ -72,7 +72,7 @@ def score_dataset(folder: str | Path, part: Part, dataset: Dataset | None = None
 
 
 @contextmanager
-def _opened(run: Run) -> Iterator[tuple[Dataset, Layout, nn.Module, Tables]]:
+def opened_run(run: Run) -> Iterator[tuple[Dataset, Layout, nn.Module, Tables]]:
     """The best weights of a run in a model in eval mode and its tables, on one CPU process."""
     dataset = run.dataset()
     layout = layout_of(dataset.features, run.plan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,24 +30,38 @@ def score_raw(folder: str | Path, data: Data) -> NDArray[np.float32]:
         SchemaError: a feature's column is missing, or a value is not of its type.
         DataError: the rows cannot be read, or the temporary file cannot be written.
     """
-    dataset = Run.load(folder).dataset()
-    with TemporaryDirectory(prefix="recsys-") as temporary:
-        encoded = Dataset(Path(temporary), dataset.manifest)
-        try:
-            _write_encoded(Encoder.load(dataset), data, encoded.part("test"))
-        except OSError as error:
-            raise DataError(f"{temporary}: cannot be written: {error.strerror or error}") from error
+    with encoded_aside(Run.load(folder).dataset(), data) as encoded:
         return score_dataset(folder, "test", encoded)
 
 
-def _write_encoded(encoder: Encoder, data: Data, path: Path) -> None:
+@contextmanager
+def encoded_aside(dataset: Dataset, data: Data, rows: int | None = None) -> Iterator[Dataset]:
+    """Raw rows, or the first ``rows`` of them, as the test part of a dataset in a temporary folder.
+
+    Encoded as ``dataset`` was; raises what ``score_raw`` raises.
+    """
+    with TemporaryDirectory(prefix="recsys-") as temporary:
+        encoded = Dataset(Path(temporary), dataset.manifest)
+        try:
+            _write_encoded(Encoder.load(dataset), data, encoded.part("test"), rows)
+        except OSError as error:
+            raise DataError(f"{temporary}: cannot be written: {error.strerror or error}") from error
+        yield encoded
+
+
+def _write_encoded(encoder: Encoder, data: Data, path: Path, rows: int | None) -> None:
     writer: pq.ParquetWriter | None = None
+    written = 0
     try:
         for frame in encoder.batches(data):
-            table = frame.with_columns(pl.lit(0.0, dtype=pl.Float32).alias(LABEL)).to_arrow()
+            kept = frame if rows is None else frame.head(rows - written)
+            table = kept.with_columns(pl.lit(0.0, dtype=pl.Float32).alias(LABEL)).to_arrow()
             if writer is None:
                 writer = pq.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=False)
             writer.write_table(table)
+            written += kept.height
+            if written == rows:
+                break
     finally:
         if writer is not None:
             writer.close()

@@ -150,5 +150,5 @@ def clear(folder: Path) -> None:
     """Remove what an earlier run wrote into a folder, and nothing else."""
     for name in (RUN_FILE, RESULT_FILE, METRICS_FILE, "report.html"):
         (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "tensorboard"):
+    for name in ("checkpoints", "tensorboard", "explain"):
         shutil.rmtree(folder / name, ignore_errors=True)
