@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.models.fields import FieldVectors
+from recsys.models.fields import EvenWidths, FieldVectors
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.interacting import InteractingLayers, Residual
-from recsys.models.linear import Linear
 from recsys.models.mlp import MLP, Head
 from recsys.models.options import Activation, ModelConfig, Widths
 
@@ -109,18 +106,13 @@ class AutoIntPlus(AutoInt):
     Config = AutoIntPlusConfig
 
 
-class FieldAttention(nn.Module):
+class FieldAttention(EvenWidths):
     """Interacting layers over M vectors per row, and a logit from all their outputs."""
 
     def __init__(self, config: AutoIntConfig, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        self.widths = widths
-        self.common = common = Counter(widths).most_common(1)[0][0]
-        self.projections = nn.ModuleDict(
-            {str(index): Linear(width, common) for index, width in enumerate(widths) if width != common}
-        )
+        super().__init__(widths)
         self.layers = InteractingLayers(
-            common,
+            self.common,
             config.layers,
             config.heads,
             config.head_dim,
@@ -133,22 +125,9 @@ class FieldAttention(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """M vectors side by side, ``[B, sum of widths]``, to logits ``[B]``."""
-        logits: Tensor = self.head(self.layers(self._evened(vectors)).flatten(1))
+        logits: Tensor = self.head(self.layers(self.evened(vectors)).flatten(1))
         return logits
 
     def maps(self, vectors: Tensor) -> Tensor:
         """Attention weights ``[B, layers, heads, M, M]`` of the same vectors."""
-        return self.layers.attention(self._evened(vectors))
-
-    def _evened(self, vectors: Tensor) -> Tensor:
-        """``[B, M, common width]``."""
-        if not self.projections:
-            return vectors.view(-1, len(self.widths), self.common)
-        apart = torch.split(vectors, list(self.widths), 1)
-        return torch.stack(
-            [
-                self.projections[str(index)](vector) if str(index) in self.projections else vector
-                for index, vector in enumerate(apart)
-            ],
-            1,
-        )
+        return self.layers.attention(self.evened(vectors))

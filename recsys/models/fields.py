@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.models.inputs import Inputs, Layout
+from recsys.models.linear import Linear
 from recsys.models.numeric import NumericVectors
 
 _NUMERIC_DIM = 16
@@ -50,6 +51,40 @@ class FieldVectors(nn.Module):
             mean_pooled(inputs.sequences[name], inputs.lengths[name]) for name in self._sequences
         )
         return beside(vectors)
+
+
+class EvenWidths(nn.Module):
+    """Brings M vectors to one width; base of what combines fields with each other.
+
+    Args:
+        widths: of the vectors; those unlike the commonest one are projected to it.
+        bias: whether the projections have one.
+    """
+
+    def __init__(self, widths: tuple[int, ...], *, bias: bool = True) -> None:
+        super().__init__()
+        self._widths = widths
+        self.common = common = Counter(widths).most_common(1)[0][0]
+        self.projections = nn.ModuleDict(
+            {
+                str(index): Linear(width, common, bias=bias)
+                for index, width in enumerate(widths)
+                if width != common
+            }
+        )
+
+    def evened(self, vectors: Tensor) -> Tensor:
+        """M vectors side by side, ``[B, sum of widths]``, to ``[B, M, common]``."""
+        if not self.projections:
+            return vectors.view(-1, len(self._widths), self.common)
+        apart = torch.split(vectors, list(self._widths), 1)
+        return torch.stack(
+            [
+                self.projections[str(index)](vector) if str(index) in self.projections else vector
+                for index, vector in enumerate(apart)
+            ],
+            1,
+        )
 
 
 def mean_pooled(sequence: Tensor, lengths: Tensor) -> Tensor:

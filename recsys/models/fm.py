@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recsys.models.fields import FieldVectors, beside
+from recsys.models.fields import EvenWidths, FieldVectors, beside
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
-from recsys.models.linear import Linear
 from recsys.models.options import ModelConfig
 
 
@@ -79,6 +76,8 @@ class Factors(nn.Module):
             )
         self.widths = tuple(width - 1 for width in self.vectors.widths)
         """Factors of each field."""
+        self.names = self.vectors.names
+        """Name of each field."""
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Sum of the weights ``[B]``, and the factors side by side ``[B, sum of widths]``."""
@@ -91,7 +90,7 @@ class Factors(nn.Module):
         return weights, beside([vector[:, 1:] for vector in apart])
 
 
-class FactorPairs(nn.Module):
+class FactorPairs(EvenWidths):
     """Sum of the inner products of every two of M vectors, in linear time (Rendle 2010, lemma 3.1).
 
     Args:
@@ -99,33 +98,11 @@ class FactorPairs(nn.Module):
     """
 
     def __init__(self, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        self.widths = widths
-        self.common = common = Counter(widths).most_common(1)[0][0]
-        self.projections = nn.ModuleDict(
-            {
-                str(index): Linear(width, common, bias=False)
-                for index, width in enumerate(widths)
-                if width != common
-            }
-        )
+        super().__init__(widths, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """M vectors side by side, ``[B, sum of widths]``, to ``[B]``."""
-        even = self._evened(vectors)
+        even = self.evened(vectors)
         squared_sum = even.sum(1).square()
         sum_of_squares = even.square().sum(1)
         return 0.5 * (squared_sum - sum_of_squares).sum(1)
-
-    def _evened(self, vectors: Tensor) -> Tensor:
-        """``[B, M, common width]``."""
-        if not self.projections:
-            return vectors.view(-1, len(self.widths), self.common)
-        apart = torch.split(vectors, list(self.widths), 1)
-        return torch.stack(
-            [
-                self.projections[str(index)](vector) if str(index) in self.projections else vector
-                for index, vector in enumerate(apart)
-            ],
-            1,
-        )

@@ -62,7 +62,7 @@ def test_maps_are_the_softmax_that_is_computed(name: str, settings: dict[str, An
     maps = model.attention_maps(inputs)
     fields = len(model.field_names)
     assert maps.shape == (37, settings["layers"], settings["heads"], fields, fields)
-    x = model.attention._evened(model.vectors(inputs))
+    x = model.attention.evened(model.vectors(inputs))
     torch.testing.assert_close(maps, written_out(model, x, settings))
     torch.testing.assert_close(maps.sum(-1), torch.ones(maps.shape[:-1], dtype=torch.float64))
 
@@ -74,7 +74,7 @@ def test_values_mixed_by_the_maps_are_the_layers_output() -> None:
     model = build_model("autoint", settings, layout, 1).eval()
     assert isinstance(model, AutoInt)
     inputs = make_inputs(layout, 9, 4)
-    x = model.attention._evened(model.vectors(inputs))
+    x = model.attention.evened(model.vectors(inputs))
     values = (x @ model.attention.layers.layers[0].projection.split(8)[2].T).unflatten(2, (2, 4))  # type: ignore[operator, union-attr]
     mixed = torch.einsum("bhij,bjhd->bihd", model.attention_maps(inputs)[:, 0], values)
     torch.testing.assert_close(model.attention.layers(x), mixed.flatten(2).clamp(min=0))
