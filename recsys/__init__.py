@@ -2,7 +2,8 @@
 
 Every stage is a verb of the command line and a function here: ``infer``, ``rank``, ``prepare``,
 ``plan``, ``train``, ``evaluate``, ``compare``, ``predict``, ``explain``, ``export``, and ``run`` for the
-whole chain. Imports are lazy, so that the light stages work without torch.
+whole chain; ``train_seeds`` and ``tune`` train many times.
+Imports are lazy, so that the light stages work without torch.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ _HOMES = {
     "run": "recsys.chain",
     "synth": "recsys.data.synth",
     "train": "recsys.verbs",
+    "train_seeds": "recsys.verbs",
+    "tune": "recsys.tuning.tune",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys import ranks
+from recsys.chain_seeds import SEEDS_FOLDER, finished_seeds, further_seeds, require_one_process
 from recsys.config import RunConfig, load_config
 from recsys.doctor import require_training
 from recsys.errors import ConfigError, did_you_mean
-from recsys.place import SCHEMA_FILE, Place
-from recsys.progress import duration, progress, say
+from recsys.place import Place
 from recsys.results import report_of, write_report
-from recsys.stage import StageRecord, is_edited, load_record, settings_of, why_redo
+from recsys.seeds import SeedRuns
+from recsys.stage import load_record, settings_of
 from recsys.stages import STAGES, Stage, train_here
+from recsys.upkeep import Outcome, bring_up_to_date, is_up_to_date
 
 if TYPE_CHECKING:
     from recsys.report.run_report import StageTime
-
-BY_HAND = "written by hand, kept"
-_MOST_NOTES = 8
-"""Notes of one stage that are said; all of them stand in its folder."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one stage."""
-
-    stage: str
-    state: str
-    """``made``, ``up to date``, or why it was left alone."""
-    seconds: float
-    rows: int | None
-    """Rows that the stage read, where it counts them."""
-
-    @property
-    def rows_per_second(self) -> float | None:
-        return self.rows / self.seconds if self.rows and self.seconds else None
 
 
 @dataclass(frozen=True)
@@ -48,6 +29,10 @@ class Finished:
 
     config: RunConfig
     outcomes: tuple[Outcome, ...]
+    further: tuple[Outcome, ...] = ()
+    """What became of the stages of further seeds."""
+    seeds: SeedRuns | None = None
+    """What several seeds reached, where they were asked for."""
 
     @property
     def folder(self) -> Path:
@@ -57,7 +42,7 @@ class Finished:
     @property
     def needs_report(self) -> bool:
         """Whether the report does not show what the folders hold now."""
-        made = any(outcome.state == "made" for outcome in self.outcomes)
+        made = any(outcome.state == "made" for outcome in (*self.outcomes, *self.further))
         return made or not report_of(Place(self.config)).exists()
 
 
@@ -70,6 +55,7 @@ def run(
     force: Sequence[str] = (),
     until: str | None = None,
     resume: bool | None = None,
+    seeds: int | None = None,
 ) -> Finished:
     """Carry a log to a bundle; stages whose inputs, settings and version are unchanged are left alone.
 
@@ -82,15 +68,19 @@ def run(
         until: last stage to do; default: all.
         resume: None: go on with an interrupted training of the same settings. True: go on with the
             training in the folder. False: train from the start.
+        seeds: train with so many seeds, from ``train.seed`` on, and measure each where the chain comes to
+            that; finished ones are not repeated. What comes after training uses the first.
 
     Raises:
         ConfigError: unknown stage, or a faulty run file.
         RecsysError: a stage failed; what was there before it stays.
     """
-    place = Place(_config(config, data, output, overrides), resume=resume)
+    place = Place(resolved(config, data=data, output=output, overrides=overrides), resume=resume)
     for name in [*force, *([until] if until else [])]:
         if name not in STAGES:
             raise ConfigError(f"no stage {name!r}; {did_you_mean(name, STAGES)}")
+    if seeds is not None:
+        _check_seeds(seeds, until)
     if ranks.rank() > 0:
         train_here(place, resume=ranks.await_call()["resume"])
         return Finished(place.config, ())
@@ -98,13 +88,36 @@ def run(
     if STAGES["train"] in stages:
         _check_model(place)
     _check_columns(place, stages)
-    outcomes = []
-    for stage in stages:
-        outcomes.append(_do(stage, place, forced=stage.name in force))
+    outcomes = [bring_up_to_date(stage, place, forced=stage.name in force) for stage in stages]
+    evaluated = STAGES["evaluate"] in stages
     finished = Finished(place.config, tuple(outcomes))
-    if STAGES["evaluate"] in stages and finished.needs_report:
-        write_report(place, [_time(outcome) for outcome in outcomes])
+    if seeds is not None:
+        further = further_seeds(place, seeds, force=force, evaluated=evaluated)
+        found = finished_seeds(place, seeds)
+        if found is not None:
+            found.save(place.root / SEEDS_FOLDER)
+        finished = replace(finished, further=tuple(further), seeds=found)
+    if (evaluated or seeds is not None) and finished.needs_report:
+        _report(place, finished)
     return finished
+
+
+def _check_seeds(seeds: int, until: str | None) -> None:
+    require_one_process()
+    if seeds < 1 or STAGES["train"] not in _stages_until(until):
+        raise ConfigError(
+            f"seeds: expected 1 or more, of a chain that trains (found {seeds}, until {until})"
+        )
+
+
+def _report(place: Place, finished: Finished) -> None:
+    """Write the report, with metrics of test rows only where they are those of the weights."""
+    write_report(
+        place,
+        [_time(outcome) for outcome in (*finished.outcomes, *finished.further)],
+        evaluated=is_up_to_date(STAGES["evaluate"], place),
+        seeds=finished.seeds or finished_seeds(place),
+    )
 
 
 def _time(outcome: Outcome) -> StageTime:
@@ -113,12 +126,14 @@ def _time(outcome: Outcome) -> StageTime:
     return StageTime(outcome.stage, outcome.seconds, outcome.rows_per_second, outcome.state)
 
 
-def _config(
+def resolved(
     config: RunConfig | str | Path,
-    data: str | Path | None,
-    output: str | Path | None,
-    overrides: Sequence[str],
+    *,
+    data: str | Path | None = None,
+    output: str | Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> RunConfig:
+    """What a run file holds, with what is said beside it put in its place; raises ConfigError."""
     if isinstance(config, RunConfig):
         if overrides:
             raise ConfigError("overrides are for a run file; change the RunConfig instead")
@@ -170,40 +185,3 @@ def _check_columns(place: Place, stages: Sequence[Stage]) -> None:
                         f"{stage}.{key}: {place.parts.name} has no column {name!r}; "
                         f"{did_you_mean(name, columns)}"
                     )
-
-
-def _do(stage: Stage, place: Place, *, forced: bool) -> Outcome:
-    """Make a stage unless it is up to date, and say which and why."""
-    folder = place.folder(stage.name)
-    wanted = stage.wanted(place)
-    reason = why_redo(folder, wanted) or ("asked for" if forced else None)
-    record = load_record(folder)
-    if stage.name == "infer" and not forced and _schema_by_hand(place, record):
-        since = wanted.reason_stale(record) if record is not None else None
-        beside = f"; since then: {since} (look it over, or --force infer)" if since else ""
-        say(f"{stage.name:<9} {SCHEMA_FILE} was {BY_HAND}{beside}")
-        return Outcome(stage.name, BY_HAND, record.seconds if record else 0.0, None)
-    if reason is None and record is not None:
-        say(f"{stage.name:<9} up to date")
-        return Outcome(stage.name, "up to date", record.seconds, record.rows)
-    say(f"{stage.name:<9} {reason}")
-    started = time.perf_counter()
-    with progress(stage.name):
-        made = stage.make(place)
-    record = stage.finished(place, wanted, time.perf_counter() - started, made.rows)
-    outcome = Outcome(stage.name, "made", record.seconds, record.rows)
-    speed = outcome.rows_per_second
-    rate = f", {speed:,.0f} rows/s" if speed else ""
-    say(f"{'':<9} done in {duration(record.seconds)}{rate}")
-    for note in made.notes[:_MOST_NOTES]:
-        say(f"{'':<9} note: {note}")
-    if len(made.notes) > _MOST_NOTES:
-        say(f"{'':<9} and {len(made.notes) - _MOST_NOTES} more notes in {folder}")
-    return outcome
-
-
-def _schema_by_hand(place: Place, record: StageRecord | None) -> bool:
-    """Whether a person wrote or changed the schema; such a schema is never overwritten unasked."""
-    if not place.schema.is_file():
-        return False
-    return record is None or is_edited(place.folder("infer"), SCHEMA_FILE)

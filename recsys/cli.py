@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from recsys import __version__, ranks
+from recsys import __version__, cli_learning, ranks
 from recsys.cli_explain import explain
+from recsys.cli_steps import begin as _begin
+from recsys.cli_steps import stage_of as _stage_of
 from recsys.errors import RecsysError
 from recsys.flags import (
     DataRoot,
@@ -30,6 +32,7 @@ from recsys.flags import (
     Overrides,
     RunFile,
     SchemaFile,
+    Seeds,
     Split,
     is_run_file,
     names,
@@ -39,7 +42,7 @@ from recsys.flags import (
     schema_file,
     split_rule,
 )
-from recsys.progress import Silent, Terminal, reporting, say
+from recsys.progress import Silent, Terminal, reporting
 
 if TYPE_CHECKING:
     import polars as pl
@@ -269,25 +272,8 @@ def plan(
     return None
 
 
-@app.command()
-def train(
-    file: RunFile,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the training in the folder.")
-    ] = False,
-    root: DataRoot = None,
-    output: Output = None,
-    overrides: Overrides = None,
-) -> None:
-    """Train a run file's model; under torchrun on many processes.
-
-    Stages before it are brought up to date first, by the first process alone.
-    """
-    _begin("train", str(file))
-    from recsys.doctor import require_training
-
-    require_training()
-    _stage_of(str(file), "train", root, output, overrides, resume=resume)
+app.command()(cli_learning.train)
+app.command()(cli_learning.tune)
 
 
 @app.command()
@@ -439,6 +425,7 @@ def run(
         list[str] | None, typer.Option(metavar="STAGE", help="Redo a stage whatever its state; repeatable.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to do.")] = None,
+    seeds: Seeds = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting, defaults included, and stop.")
     ] = False,
@@ -455,7 +442,13 @@ def run(
     from recsys import chain, summary
 
     finished = chain.run(
-        file, data=root, output=output, overrides=overrides or (), force=force or (), until=until
+        file,
+        data=root,
+        output=output,
+        overrides=overrides or (),
+        force=force or (),
+        until=until,
+        seeds=seeds,
     )
     summary.show_run(finished)
 
@@ -489,34 +482,6 @@ def doctor(
     show_diagnosis(diagnosis)
     if not diagnosis.healthy:
         raise typer.Exit(1)
-
-
-def _begin(verb: str, subject: str) -> None:
-    """The first line, before anything slow is imported."""
-    say(f"recsys {__version__} {verb} {subject}".rstrip())
-
-
-def _stage_of(
-    file: str,
-    stage: str,
-    root: Path | None,
-    output: Path | None,
-    overrides: list[str] | None,
-    resume: bool | None = None,
-) -> None:
-    """Redo one stage of a run file, after bringing those before it up to date."""
-    from recsys import chain, summary
-
-    finished = chain.run(
-        file,
-        data=root,
-        output=output,
-        overrides=overrides or (),
-        force=(stage,),
-        until=stage,
-        resume=resume,
-    )
-    summary.show_run(finished)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

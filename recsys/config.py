@@ -19,6 +19,7 @@ from recsys.embeddings.plan import ServeDtype, UpdatePath, VocabularyMode
 from recsys.errors import ConfigError, did_you_mean
 from recsys.schema import Kind, Role, Side, Transform, ValueType
 from recsys.strict_yaml import parse_yaml, read_yaml
+from recsys.tune_settings import TuneSettings
 
 
 class Section(BaseModel):
@@ -348,6 +349,8 @@ class RunConfig(Section):
     """Metrics of the test rows."""
     export: ExportSettings = ExportSettings()
     """The bundle."""
+    tune: TuneSettings = TuneSettings()
+    """The search of ``recsys tune``; no other verb reads it."""
 
     @model_validator(mode="after")
     def _source_stated(self) -> RunConfig:
@@ -434,7 +437,7 @@ def load_config(
     for override in overrides:
         _apply_override(values, override)
     if data is not None:
-        _apply(values, ["data", "root"], str(data))
+        put_setting(values, ["data", "root"], str(data))
     if output is not None:
         values["output"] = str(output)
     return parse_config(values, origin=str(path))
@@ -487,10 +490,11 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
-    _apply(values, key.split("."), value)
+    put_setting(values, key.split("."), value)
 
 
-def _apply(values: dict[str, Any], path: Sequence[str], value: object) -> None:
+def put_setting(values: dict[str, Any], path: Sequence[str], value: object) -> None:
+    """Put a value into nested settings, in place; raises ConfigError where its key leads into none."""
     for part in path[:-1]:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):

@@ -38,6 +38,10 @@ Split = Annotated[
     ),
 ]
 Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column that holds 0 or 1.")]
+Seeds = Annotated[
+    int | None,
+    typer.Option("--seeds", min=1, help="Train with this many seeds; finished ones are not repeated."),
+]
 
 
 def is_run_file(argument: str) -> bool:

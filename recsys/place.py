@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from recsys.data.dataset import Dataset
     from recsys.data.split import Parts
     from recsys.stage import Fingerprint
+    from recsys.training.loop import Watch
 
 FOLDERS = {
     "infer": "schema",
@@ -36,6 +38,10 @@ class Place:
     config: RunConfig
     resume: bool | None = None
     """Whether training goes on where it stood; None: where an interrupted one matches."""
+    apart: Mapping[str, Path] = field(default_factory=dict)
+    """Stages whose outputs lie elsewhere, with their folders: those of another seed, or of a trial."""
+    watch: Watch | None = None
+    """Told of every evaluation on validation rows; may end the training."""
 
     @property
     def root(self) -> Path:
@@ -44,7 +50,7 @@ class Place:
 
     def folder(self, stage: str) -> Path:
         """Folder of one stage's outputs."""
-        return self.root / FOLDERS[stage]
+        return self.apart.get(stage, self.root / FOLDERS[stage])
 
     @property
     def schema(self) -> Path:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recsys.evaluation import Evaluation
     from recsys.place import Place
     from recsys.report.run_report import StageTime
+    from recsys.seeds import SeedRuns
     from recsys.serving.manifest import BundleManifest
 
 REPORT_FILE = "report.html"
@@ -81,8 +82,17 @@ def report_of(place: Place) -> Path:
     return place.folder("train") / REPORT_FILE
 
 
-def write_report(place: Place, stages: Sequence[StageTime]) -> None:
-    """Write ``run/report.html`` from what the folders hold."""
+def write_report(
+    place: Place,
+    stages: Sequence[StageTime],
+    *,
+    evaluated: bool = True,
+    seeds: SeedRuns | None = None,
+) -> None:
+    """Write ``run/report.html`` from what the folders hold.
+
+    ``evaluated`` says whether the evaluation that may lie there is that of the weights in the run folder.
+    """
     import polars as pl
 
     from recsys.embeddings.planner import describe
@@ -99,12 +109,13 @@ def write_report(place: Place, stages: Sequence[StageTime]) -> None:
         write_run_report(
             report_of(place),
             title=f"{place.config.name}: {place.config.model.name}",
-            evaluation=load_evaluation(place),
+            evaluation=load_evaluation(place) if evaluated else None,
             curves=read_metrics(place.folder("train")),
             tables=tables,
             stages=stages,
             references=load_references(place.folder("evaluate")),
             settings=_settings(place.config),
+            seeds=seeds,
         )
     except InstallationError as error:
         say(f"report    left out: {error}")
@@ -112,5 +123,5 @@ def write_report(place: Place, stages: Sequence[StageTime]) -> None:
 
 def _settings(config: RunConfig) -> dict[str, object]:
     """Every setting by dotted key, those left at nothing aside."""
-    values = settings_of(config.model_dump(mode="json"))
+    values = settings_of(config.model_dump(mode="json", exclude={"tune"}))
     return {key: value for key, value in values.items() if value not in (None, [], {}, "")}

@@ -26,6 +26,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recsys.errors import DataError
 
 STAGE_FILE = "stage.json"
+STARTED_FILE = "started.json"
+"""The record of a training that has begun; an interrupted run with the same one is resumed."""
 _OS_ERROR = re.compile(r"([^:]+) \(os error \d+\)")
 """How polars passes on what the operating system says, in an error of its own rather than an OSError."""
 _FOOTER_TAIL = 64 * 1024

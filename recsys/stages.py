@@ -25,6 +25,7 @@ from recsys.progress import say
 from recsys.results import save_references
 from recsys.stage import (
     STAGE_FILE,
+    STARTED_FILE,
     Fingerprint,
     StageRecord,
     handed_on,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from recsys.config import SplitSettings
 
 SCORE = "__score__"
-STARTED = "started.json"
-"""The record of a training that has begun; an interrupted run with the same one is resumed."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ def _resumable(folder: Path, wanted: StageRecord) -> bool:
     """Whether the run folder holds an interrupted training of exactly what is wanted now."""
     if (folder / STAGE_FILE).exists():
         return False
-    begun = load_record(folder, STARTED)
+    begun = load_record(folder, STARTED_FILE)
     has_checkpoint = (folder / "checkpoints" / "latest").exists()
     return begun is not None and has_checkpoint and wanted.reason_stale(begun) is None
 
@@ -248,6 +247,7 @@ def train_here(place: Place, *, resume: bool) -> Made:
         plan=Plan.load(place.folder("plan") / PLAN_FILE),
         settings=place.config.train,
         resume=resume,
+        watch=place.watch,
     )
     return Made(round(run.result.rows_per_second * run.result.seconds))
 
@@ -262,7 +262,7 @@ def _train(place: Place) -> Made:
     elif not resume and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted.save(folder, STARTED)
+    wanted.save(folder, STARTED_FILE)
     ranks.announce({"resume": resume})
     return train_here(place, resume=resume)
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from recsys.evaluation import Comparison, Evaluation
     from recsys.explanation import Explanation
     from recsys.schema import Schema
+    from recsys.seeds import SeedRuns
     from recsys.serving.bundle import Bundle
+    from recsys.tuning.trial import Tuning
 
 _PLAIN_WIDTH = 120
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
@@ -216,11 +218,12 @@ def show_run(finished: Finished) -> None:
     if not finished.outcomes:
         return
     table = _table("stage", "", "#seconds", "#rows/s")
-    for outcome in finished.outcomes:
+    for outcome in (*finished.outcomes, *finished.further):
         speed = outcome.rows_per_second
         shown = f"{speed:,.0f}" if speed else ""
         table.add_row(outcome.stage, outcome.state, f"{outcome.seconds:.1f}", shown)
-    total = sum(outcome.seconds for outcome in finished.outcomes if outcome.state == "made")
+    every = (*finished.outcomes, *finished.further)
+    total = sum(outcome.seconds for outcome in every if outcome.state == "made")
     table.add_section()
     table.add_row("all", "this time", f"{total:.1f}", "")
     console = _console()
@@ -229,7 +232,52 @@ def show_run(finished: Finished) -> None:
     if finished.outcomes[-1].stage in ("evaluate", "export"):
         console.print("", _quality(place))
         _show_bytes(place, console)
+    if finished.seeds is not None:
+        _show_seeds(finished.seeds, console)
     _show_places(place, console)
+
+
+def _show_seeds(seeds: SeedRuns, console: Console) -> None:
+    """Every seed, then mean and standard deviation."""
+    from recsys.report.seeds_table import spread_text
+
+    table = _table("seed", *(f"#{part} {metric}" for part, metric in seeds.measured))
+    for run in seeds.runs:
+        values = (getattr(run, part).get(metric) for part, metric in seeds.measured)
+        table.add_row(str(run.seed), *(_number(value) for value in values))
+    table.add_section()
+    spreads = (spread_text(seeds, part, metric) for part, metric in seeds.measured)
+    table.add_row("mean ± sd", *spreads)
+    console.print("", table)
+    first = seeds.runs[0]
+    text = f"what comes after training uses seed {first.seed}, the first ({first.folder})"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_tuning(found: Tuning, most: int = 20) -> None:
+    """The best trials with their settings, and where the best ones are written."""
+    table = _table("#trial", "", f"#{found.monitor}", "#evaluations", "#seconds", *found.paths)
+    for trial in found.ranked[:most]:
+        values = (str(value) for value in trial.values.values())
+        shown = (_number(found.shown(trial.score)), str(trial.evaluations), f"{trial.seconds:.1f}")
+        table.add_row(str(trial.number), trial.state, *shown, *values)
+    console = _console()
+    console.print("", table)
+    if len(found.trials) > most:
+        console.print(
+            f"and {len(found.trials) - most} more in {found.folder}", highlight=False, markup=False
+        )
+    for trial in found.trials:
+        if trial.state == "failed":
+            console.print(
+                f"trial {trial.number} failed: {trial.reason}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+    for name, path in (("best", found.best_file), ("report", found.folder / "tune.html")):
+        if path.exists():
+            console.print(f"{name:<9} {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _quality(place: Place) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from recsys.features.prepare import MANIFEST_FILE, prepare
 from recsys.schema import Schema
 
 if TYPE_CHECKING:
+    from recsys.seeds import SeedRuns
     from recsys.training.run_folder import Run
 
 
@@ -107,6 +108,57 @@ def train(
             resume=resume,
             overwrite=overwrite,
         )
+
+
+def train_seeds(
+    data: Dataset | Data | None,
+    output: str | Path,
+    *,
+    model: ModelSettings | Mapping[str, Any] | str,
+    seeds: int | Sequence[int] = 5,
+    plan: Plan | str | Path | None = None,
+    settings: TrainSettings | None = None,
+    overwrite: bool = False,
+    schema: Schema | str | Path | None = None,
+    split: SplitSettings | None = None,
+    label: str | None = None,
+    group: str | None = None,
+) -> SeedRuns:
+    """Train a model with several seeds, one after the other, each in ``output/seed-N``.
+
+    Seeds that are finished are not repeated, and one that was interrupted goes on where it stood.
+
+    Args:
+        seeds: how many, from ``settings.seed`` on; or which.
+        overwrite: replace runs of other data or settings that stand in ``output``.
+        data, model, plan, settings, schema, split, label, group: as in ``train``.
+
+    Returns:
+        The validation metrics of every run, and their mean and standard deviation; also written to
+        ``output/seeds.json``.
+
+    Raises:
+        ConfigError: unknown model or option, no seeds, or several processes.
+        CheckpointError: a seed's folder holds another run.
+        Interrupted, TrainingError: as in ``train``.
+    """
+    from recsys.chain_seeds import require_one_process
+    from recsys.training import seed_runs
+
+    require_one_process()
+    if _is_prepared(data):
+        dataset = _opened(data)
+    else:
+        dataset = _prepared(data, Path(output) / "dataset", schema, split, label, group)
+    return seed_runs.train_seeds(
+        dataset,
+        output,
+        model=model,
+        seeds=seeds,
+        plan=plan,
+        settings=settings,
+        overwrite=overwrite,
+    )
 
 
 def _is_prepared(data: Dataset | Data | None) -> bool:

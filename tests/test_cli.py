@@ -27,6 +27,7 @@ VERBS = [
     "prepare",
     "plan",
     "train",
+    "tune",
     "evaluate",
     "compare",
     "predict",

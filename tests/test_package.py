@@ -17,6 +17,8 @@ VERBS = (
     "prepare",
     "plan",
     "train",
+    "train_seeds",
+    "tune",
     "evaluate",
     "compare",
     "predict",

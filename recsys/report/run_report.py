@@ -16,6 +16,8 @@ from recsys.evaluation.doubt import doubtful_auc
 from recsys.progress import duration, size
 from recsys.report.charts import BLUE, GREEN, ORANGE, PURPLE, calibration_chart, curve_chart
 from recsys.report.page import Field, card, figure, folded, key_figure, notes, page, table
+from recsys.report.seeds_table import seeds_section
+from recsys.seeds import SeedRuns
 from recsys.stage import file_aside
 
 Number = float | int | None
@@ -43,6 +45,7 @@ class _Facts(NamedTuple):
     references: References
     settings: Mapping[str, object]
     notes: Sequence[str]
+    seeds: SeedRuns | None
 
 
 def write_run_report(
@@ -56,6 +59,7 @@ def write_run_report(
     references: Mapping[str, Mapping[str, float]] | None = None,
     settings: Mapping[str, object] | None = None,
     notes: Sequence[str] = (),
+    seeds: SeedRuns | None = None,
 ) -> None:
     """Write one self-contained HTML page; what is not given is left out of it.
 
@@ -68,6 +72,7 @@ def write_run_report(
             the first one stands beside the AUC.
         settings: settings worth showing, by dotted key.
         notes: what a reader should know before trusting a number.
+        seeds: the same training with several seeds; the other figures are those of the first.
 
     Raises InstallationError without matplotlib, and DataError that names the file where it cannot be
     written; what was there before stays then.
@@ -81,6 +86,7 @@ def write_run_report(
         references or {},
         settings or {},
         notes,
+        seeds,
     )
     path = Path(path)
     text = page(facts.title, _body(facts))
@@ -101,6 +107,8 @@ def _body(facts: _Facts) -> Iterator[str]:
     yield "</header>"
     yield notes([*(evaluation.notes if evaluation else ()), *_doubts(facts.curves), *facts.notes])
     yield from _section("Beside the references", _references(evaluation, references))
+    if facts.seeds is not None:
+        yield from _section(f"{len(facts.seeds.runs)} seeds", seeds_section(facts.seeds))
     yield from _section("Learning", _charts(_learning(facts.curves, references)))
     if evaluation is not None:
         yield from _section("Calibration", _calibration(evaluation))

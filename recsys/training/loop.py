@@ -32,6 +32,9 @@ from recsys.training.state import run_tensors
 
 Evaluate = Callable[[], dict[str, float]]
 """Validation metrics; empty where there is nothing to validate on."""
+Watch = Callable[[int, float], str | None]
+"""Called after each evaluation with its step and the monitored value, higher is better; a text ends the
+training there and says why."""
 
 
 class StopRequest:
@@ -90,6 +93,7 @@ class Trainer:
         identity: plan fingerprint and canonical settings, stored in every checkpoint.
         reseed: called with each step's number before it, seeds what the step draws.
         on_step: called with the rows of each step, for progress.
+        watch: called after each evaluation; may end the training.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Trainer:
         identity: tuple[str, str],
         reseed: Callable[[int], None],
         on_step: Callable[[int], object] = lambda rows: None,
+        watch: Watch | None = None,
     ) -> None:
         self.model, self.tables, self.optimisers = model, tables, optimisers
         self.position = Position()
@@ -122,6 +127,7 @@ class Trainer:
         self._identity = identity
         self._reseed = reseed
         self._on_step = on_step
+        self._watch = watch
         self._world = dist.get_world_size()
         self._meter = Meter()
         self._evaluated_at: int | None = None
@@ -282,11 +288,20 @@ class Trainer:
 
     def _validate(self) -> bool:
         """Evaluate, apply the plateau rule, and say whether this is the best so far."""
-        position, plateau = self.position, self._settings.plateau
+        position = self.position
         value = self._measure()
         if value is None:
             position.best_step = position.step
             return True
+        improved = self._judge(value)
+        reason = None if self._watch is None else self._watch(position.step, value)
+        if reason is not None and position.finished is None:
+            position.finished = reason
+        return improved
+
+    def _judge(self, value: float) -> bool:
+        """Apply the plateau rule to a value, and say whether it is the best so far."""
+        position, plateau = self.position, self._settings.plateau
         if position.best_value is None or value > position.best_value + plateau.min_delta:
             position.best_value, position.best_step, position.stale = value, position.step, 0
             return True

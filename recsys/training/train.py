@@ -36,7 +36,7 @@ from recsys.training.checkpoint import (
 )
 from recsys.training.distributed import Distributed, distributed
 from recsys.training.layout import layout_of
-from recsys.training.loop import Trainer
+from recsys.training.loop import Trainer, Watch
 from recsys.training.memory import keep_freed_memory
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
@@ -57,10 +57,15 @@ def train(
     settings: TrainSettings | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    watch: Watch | None = None,
 ) -> Run:
-    """Train a model on a prepared dataset; see ``recsys.train``, which also takes raw rows."""
+    """Train a model on a prepared dataset; see ``recsys.train``, which also takes raw rows.
+
+    ``watch`` is called after each evaluation with its step and the monitored value, higher is better; a
+    text that it returns ends the training and is written down as the reason.
+    """
     settings = settings or TrainSettings()
-    chosen = _model_settings(model)
+    chosen = model_settings(model)
     parse_options(chosen.name, chosen.options)
     _require_monitored(dataset, settings)
     folder = Path(output)
@@ -71,14 +76,14 @@ def train(
                 model=chosen.name,
                 options=chosen.options,
                 train=settings,
-                plan=_plan(plan, dataset, chosen),
+                plan=plan_or_default(plan, dataset, chosen),
                 dataset=relative_to_run(dataset.folder, folder),
             )
             _require_same_run(folder, run_file)
             run_file.save(folder)
         dist.barrier()
         with writing(folder):
-            _train(dataset, folder, RunFile.load(folder), ranks)
+            _train(dataset, folder, RunFile.load(folder), ranks, watch)
     return Run.load(folder)
 
 
@@ -92,7 +97,9 @@ class _Parts:
     batches: Batches
 
 
-def _train(dataset: Dataset, folder: Path, run_file: RunFile, ranks: Distributed) -> None:
+def _train(
+    dataset: Dataset, folder: Path, run_file: RunFile, ranks: Distributed, watch: Watch | None
+) -> None:
     settings = run_file.train
     if ranks.device.type == "cpu":
         keep_freed_memory()
@@ -114,6 +121,7 @@ def _train(dataset: Dataset, folder: Path, run_file: RunFile, ranks: Distributed
             identity=(run_file.plan.fingerprint(), run_file.identity()),
             reseed=lambda step: reseed(parts.model, settings.seed, step, ranks.rank),
             on_step=bar.advance,
+            watch=watch,
         )
         if latest is not None:
             trainer.position = _restore(latest, parts)
@@ -238,13 +246,14 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _model_settings(model: ModelSettings | Mapping[str, Any] | str) -> ModelSettings:
+def model_settings(model: ModelSettings | Mapping[str, Any] | str) -> ModelSettings:
+    """A model as the run file has it, from its name, or its name and options."""
     if isinstance(model, ModelSettings):
         return model
     return ModelSettings.model_validate({"name": model} if isinstance(model, str) else dict(model))
 
 
-def _plan(plan: Plan | str | Path | None, dataset: Dataset, model: ModelSettings) -> Plan:
+def plan_or_default(plan: Plan | str | Path | None, dataset: Dataset, model: ModelSettings) -> Plan:
     """The given plan, or one made from the dataset with the default settings."""
     if plan is None:
         settings = PlanSettings()
