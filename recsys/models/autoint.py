@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from recsys.models.dropout import Dropout
 from recsys.models.fields import EvenWidths, FieldVectors
+from recsys.models.fm import Factors
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.interacting import InteractingLayers, Residual
@@ -32,9 +36,21 @@ class AutoIntConfig(ModelConfig):
     scale: bool = False
     """Divide attention scores by the square root of ``head_dim``."""
     layer_norm: bool = False
-    """Layer normalisation before each layer's ReLU."""
+    """Layer normalisation in each layer."""
+    norm_place: Literal["before_relu", "after_relu"] = "before_relu"
+    """Where ``layer_norm`` normalises: before each layer's ReLU as BARS does, or after it as the authors'
+    code does."""
+    projection_relu: bool = False
+    """Give queries, keys, values and the projected residual a bias and a ReLU each, as the authors' code
+    does; the paper has neither."""
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping an attention weight in training."""
+    embedding_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of dropping an element of a field's vector in training."""
+    wide: bool = False
+    """Add a first-order weight of every value to the logit (BARS's ``use_wide``). It is the first element
+    of the value's vector, as in FM, and the others take part in the attention: ``plan.embedding_dim: 11``
+    gives 10."""
     numeric_dim: int | None = Field(default=None, ge=1)
     """Width of embedded numbers; default: the commonest width of the other features."""
 
@@ -59,7 +75,7 @@ class AutoInt(nn.Module):
 
     Args:
         config: options.
-        layout: shape of the inputs.
+        layout: shape of the inputs; with ``wide``, raises ValueError for a vector of width 1.
         generator: first values are drawn from it.
     """
 
@@ -67,7 +83,10 @@ class AutoInt(nn.Module):
 
     def __init__(self, config: AutoIntConfig, layout: Layout, *, generator: torch.Generator) -> None:
         super().__init__()
-        self.vectors = FieldVectors(layout, numeric_dim=config.numeric_dim)
+        self.vectors: Factors | FieldVectors
+        made = Factors if config.wide else FieldVectors
+        self.vectors = made(layout, numeric_dim=config.numeric_dim)
+        self.dropout = Dropout(config.embedding_dropout) if config.embedding_dropout else None
         self.attention = FieldAttention(config, self.vectors.widths)
         self.mlp: MLP | None = None
         if isinstance(config, AutoIntPlusConfig):
@@ -83,11 +102,21 @@ class AutoInt(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits ``[B]``."""
-        vectors = self.vectors(inputs)
+        first_order, vectors = self.taken_apart(inputs)
+        if self.dropout is not None:
+            vectors = self.dropout(vectors)
         logits: Tensor = self.attention(vectors)
         if self.mlp is not None:
             logits = logits + self.mlp_head(self.mlp(vectors))
-        return logits
+        return logits if first_order is None else logits + first_order
+
+    def taken_apart(self, inputs: Inputs) -> tuple[Tensor | None, Tensor]:
+        """Sum of the first-order weights ``[B]``, None without ``wide``; and the vectors that attend,
+        side by side ``[B, sum of widths]``."""
+        if isinstance(self.vectors, Factors):
+            weights, factors = self.vectors(inputs)
+            return weights, factors
+        return None, self.vectors(inputs)
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -97,7 +126,7 @@ class AutoInt(nn.Module):
     def attention_maps(self, inputs: Inputs) -> Tensor:
         """``[B, layers, heads, M, M]``: how much the first field of a pair takes of the second, softmax of
         eq. 5. From the second layer on, a field is what the layers before made of it."""
-        return self.attention.maps(self.vectors(inputs))
+        return self.attention.maps(self.taken_apart(inputs)[1])
 
 
 class AutoIntPlus(AutoInt):
@@ -119,6 +148,8 @@ class FieldAttention(EvenWidths):
             residual=config.residual,
             scale=config.scale,
             layer_norm=config.layer_norm,
+            norm_last=config.norm_place == "after_relu",
+            projection_relu=config.projection_relu,
             dropout=config.attention_dropout,
         )
         self.head = Head(len(widths) * self.layers.outputs)

@@ -20,9 +20,9 @@ Residual = Literal["projected", "identity", "none"]
 class InteractingLayer(nn.Module):
     """One interacting layer (AutoInt, Song et al. 2019, eq. 5 to 8).
 
-    Per head, ``softmax(Q K^T) V`` over the fields; heads side by side, plus the residual, then layer
-    norm if asked for, then ReLU. No biases. The projections to Q, K, V and the projected residual
-    are one matrix.
+    Per head, ``softmax(Q K^T) V`` over the fields; heads side by side, plus the residual, then ReLU, with
+    a layer norm before or after it if asked for. The projections to Q, K, V and the projected residual
+    are one matrix, without a bias as in the paper.
 
     Args:
         inputs: width of the field vectors.
@@ -30,7 +30,10 @@ class InteractingLayer(nn.Module):
         head_dim: width of each head.
         residual: see :class:`InteractingLayers`.
         scale: divide scores by the square root of ``head_dim``.
-        layer_norm: normalise before the ReLU.
+        layer_norm: normalise each field's vector.
+        norm_last: after the ReLU (the authors' code) instead of before it (BARS).
+        projection_relu: give Q, K, V and the projected residual a bias and a ReLU each, as the authors'
+            code does.
         dropout: of attention weights.
     """
 
@@ -45,6 +48,8 @@ class InteractingLayer(nn.Module):
         residual: Residual,
         scale: bool,
         layer_norm: bool,
+        norm_last: bool,
+        projection_relu: bool,
         dropout: float,
     ) -> None:
         super().__init__()
@@ -52,14 +57,19 @@ class InteractingLayer(nn.Module):
         self.projected = residual == "projected" or (residual == "identity" and inputs != self.outputs)
         self.identity = residual == "identity" and not self.projected
         self.factor = 1 / math.sqrt(head_dim) if scale else 1.0
-        self.projection = nn.Parameter(torch.empty((4 if self.projected else 3) * self.outputs, inputs))
+        columns = (4 if self.projected else 3) * self.outputs
+        self.projection = nn.Parameter(torch.empty(columns, inputs))
+        self.bias = nn.Parameter(torch.empty(columns)) if projection_relu else None
         self.norm = nn.LayerNorm(self.outputs) if layer_norm else None
+        self.norm_last = layer_norm and norm_last
         self.dropout = Dropout(dropout) if dropout else None
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw queries, keys, values and residual as matrices of their own."""
         for part in self.projection.chunk(self.projection.shape[0] // self.outputs):
             xavier_normal(part, generator)
+        if self.bias is not None:
+            self.bias.zero_()
 
     def tensors(self, rows: int, fields: int) -> LayerTensors:
         """What the blockwise computation needs; draws the dropout of ``rows`` rows."""
@@ -68,25 +78,28 @@ class InteractingLayer(nn.Module):
             shape = (rows, self.heads, fields, fields)
             keep, rescale = self.dropout.keep(shape, self.projection.device), self.dropout.scale
         return LayerTensors(
-            projection=self._scaled_projection(),
+            projection=self._scaled(self.projection),
+            bias=None if self.bias is None else self._scaled(self.bias),
             norm_weight=None if self.norm is None else self.norm.weight,
             norm_bias=None if self.norm is None else self.norm.bias,
             keep=keep,
             rescale=rescale,
             identity=self.identity,
+            norm_last=self.norm_last,
         )
 
-    def _scaled_projection(self) -> Tensor:
-        """The projection with the scores' scale moved into the queries."""
+    def _scaled(self, parameter: Tensor) -> Tensor:
+        """The projection or its bias, with the scores' scale moved into the queries."""
         if self.factor == 1.0:
-            return self.projection
-        queries, others = self.projection.tensor_split([self.outputs])
+            return parameter
+        queries, others = parameter.tensor_split([self.outputs])
         return torch.cat([queries * self.factor, others])
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, M, inputs]`` to ``[B, M, outputs]``, in one piece."""
         heads = (self.heads, self.outputs // self.heads)
-        together = product(x, self._scaled_projection(), None, self.precision)
+        bias = None if self.bias is None else self._scaled(self.bias)
+        together = product(x, self._scaled(self.projection), bias, self.precision, relu=bias is not None)
         parts = torch.chunk(together, 4 if self.projected else 3, -1)
         query, key, value = (part.reshape(*x.shape[:2], *heads).transpose(1, 2) for part in parts[:3])
         if self.precision == "bf16" and not torch.compiler.is_exporting():
@@ -100,9 +113,11 @@ class InteractingLayer(nn.Module):
             mixed = mixed + parts[3]
         elif self.identity:
             mixed = mixed + x
+        if self.norm_last:
+            mixed = functional.relu(mixed)
         if self.norm is not None:
             mixed = self.norm(mixed)
-        return functional.relu(mixed)
+        return mixed if self.norm_last else functional.relu(mixed)
 
 
 class InteractingLayers(nn.Module):
@@ -137,6 +152,8 @@ class InteractingLayers(nn.Module):
         residual: Residual = "projected",
         scale: bool = False,
         layer_norm: bool = False,
+        norm_last: bool = False,
+        projection_relu: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -150,6 +167,8 @@ class InteractingLayers(nn.Module):
                 residual=residual,
                 scale=scale,
                 layer_norm=layer_norm,
+                norm_last=norm_last,
+                projection_relu=projection_relu,
                 dropout=dropout,
             )
             for layer in range(layers)

@@ -32,6 +32,8 @@ class LayerTensors:
 
     projection: Tensor
     """``[3W, inputs]`` to queries, keys, values, or ``[4W, inputs]`` with the residual."""
+    bias: Tensor | None
+    """``[3W]`` or ``[4W]``, where projections have a bias and a ReLU."""
     norm_weight: Tensor | None
     """``[W]`` of the layer norm."""
     norm_bias: Tensor | None
@@ -42,6 +44,8 @@ class LayerTensors:
     """What those are multiplied by."""
     identity: bool
     """Whether the layer adds its input."""
+    norm_last: bool
+    """Whether there is a layer norm, and it comes after the ReLU."""
 
     def rows(self, block: slice) -> LayerTensors:
         """The same for some rows."""
@@ -56,15 +60,16 @@ class _Settings:
     precision: Precision
     rescale: tuple[float, ...]
     identity: tuple[bool, ...]
+    norm_last: tuple[bool, ...]
     differentiated: bool
 
     def layers(self, tensors: Sequence[Any]) -> list[LayerTensors]:
         """Undo the flattening of ``interact_in_blocks``."""
-        fours = (tensors[start : start + 4] for start in range(0, len(tensors), 4))
+        fives = (tensors[start : start + 5] for start in range(0, len(tensors), 5))
         return [
-            LayerTensors(projection, weight, bias, keep, rescale, identity)
-            for (projection, weight, bias, keep), rescale, identity in zip(
-                fours, self.rescale, self.identity, strict=True
+            LayerTensors(projection, bias, weight, shift, keep, rescale, identity, norm_last)
+            for (projection, bias, weight, shift, keep), rescale, identity, norm_last in zip(
+                fives, self.rescale, self.identity, self.norm_last, strict=True
             )
         ]
 
@@ -91,7 +96,7 @@ def interact_in_blocks(
     """Interacting layers on ``x [B, M, inputs]``, to ``[B, M, width]``. Differentiable once."""
     tensors: list[Tensor | None] = []
     for layer in layers:
-        tensors += [layer.projection, layer.norm_weight, layer.norm_bias, layer.keep]
+        tensors += [layer.projection, layer.bias, layer.norm_weight, layer.norm_bias, layer.keep]
     settings = _settings(x, layers, heads=heads, width=width, precision=precision)
     result: Tensor = _Interact.apply(settings, x.contiguous(), *tensors)  # type: ignore[no-untyped-call]
     return result
@@ -125,6 +130,7 @@ def _settings(
         precision=precision,
         rescale=tuple(layer.rescale for layer in layers),
         identity=tuple(layer.identity for layer in layers),
+        norm_last=tuple(layer.norm_last for layer in layers),
         differentiated=torch.is_grad_enabled(),
     )
 
@@ -190,17 +196,19 @@ def _forward(
 
     Its attention weights are copied to ``maps [b, heads, M, M]`` where that is given.
     """
-    parts = _project(x, layer.projection, settings)
+    parts = _project(x, layer.projection, layer.bias, settings)
     weights = _attention(parts, settings)
     if maps is not None:
         maps.copy_(torch.stack(weights, 1)[..., : settings.fields, : settings.fields])
     if out is None:
         out = x.new_empty(*x.shape[:2], settings.width)
     _mix(x, parts, weights, layer, settings, out)
+    if layer.norm_last:
+        out.relu_()
     if layer.norm_weight is not None:
         shape = [settings.width]
         out.copy_(functional.layer_norm(out, shape, layer.norm_weight, layer.norm_bias, _NORM_EPS))
-    return out.relu_()
+    return out if layer.norm_last else out.relu_()
 
 
 def _backward(
@@ -213,26 +221,36 @@ def _backward(
     settings: _Settings,
 ) -> Tensor:
     """Gradient of a layer's input from that of its output ``y``; its tensors' are added to ``sums``."""
-    flow = torch.ops.aten.threshold_backward(flow, y, 0)
+    if not layer.norm_last:
+        flow = torch.ops.aten.threshold_backward(flow, y, 0)
     normed = layer.norm_weight is not None
-    needed = layer.projection if normed else layer.projection[: 3 * settings.width]
-    parts = _project(x, needed, settings)
+    all_needed = normed or layer.bias is not None
+    needed = layer.projection if all_needed else layer.projection[: 3 * settings.width]
+    parts = _project(x, needed, layer.bias, settings)
     weights = _attention(parts, settings)
     if normed:
         before = torch.empty_like(y)
         _mix(x, parts, weights, layer, settings, before)
-        flow = _through_norm(flow, before, layer, sums)
-    by_parts = _through_attention(flow, parts, weights, layer, settings).flatten(0, 1)
+        flow = _through_norm(flow, before.relu_() if layer.norm_last else before, layer, sums)
+        if layer.norm_last:
+            flow = torch.ops.aten.threshold_backward(flow, before, 0)
+    by_parts = _through_attention(flow, parts, weights, layer, settings)
+    if sums.bias is not None:
+        by_parts = torch.ops.aten.threshold_backward(by_parts, parts, 0)
+        sums.bias.add_(by_parts.sum((0, 1), dtype=sums.bias.dtype))
+    by_parts = by_parts.flatten(0, 1)
     sums.projection.add_(weight_gradient(by_parts, x.flatten(0, 1).to(by_parts.dtype)))
     result = product(by_parts, turned, None, settings.precision).view(x.shape)
     return result.add_(flow) if layer.identity else result
 
 
-def _project(x: Tensor, projection: Tensor, settings: _Settings) -> Tensor:
-    """Queries, keys, values and perhaps residual, side by side: ``[b, M, 3W or 4W]``."""
+def _project(x: Tensor, projection: Tensor, bias: Tensor | None, settings: _Settings) -> Tensor:
+    """Queries, keys, values and perhaps residual, side by side: ``[b, M, 3W or 4W]``; ReLU with a bias."""
     if settings.dtype is not None:
-        return functional.linear(x.to(settings.dtype), projection.to(settings.dtype))
-    return product(x, projection)
+        narrow = None if bias is None else bias.to(settings.dtype)
+        parts = functional.linear(x.to(settings.dtype), projection.to(settings.dtype), narrow)
+        return parts if bias is None else parts.relu_()
+    return product(x, projection, bias, relu=bias is not None)
 
 
 def _attention(parts: Tensor, settings: _Settings) -> list[Tensor]:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
 
-from recsys.models import interacting_blocks
+from recsys.errors import ConfigError
+from recsys.models import build_model, interacting_blocks
 from recsys.models.dropout import reseed
 from recsys.models.initialise import initialise
+from recsys.models.inputs import Inputs, Layout
 from recsys.models.interacting import InteractingLayers
+from recsys.models.onnx_graph import export_onnx, flat_inputs, input_names
+from tests.models.made import layouts, make_inputs
 
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"residual": "identity", "scale": True},
     {"residual": "none"},
     {"residual": "identity", "layer_norm": True, "scale": True, "dropout": 0.3},
+    {"layer_norm": True, "norm_last": True, "scale": True, "projection_relu": True, "dropout": 0.3},
+    {"residual": "none", "projection_relu": True},
+    {"residual": "identity", "layer_norm": True, "norm_last": True},
 ]
 
 
@@ -27,7 +36,7 @@ def stack_of(dtype: torch.dtype, **settings: Any) -> InteractingLayers:
     initialise(stack, generator)
     with torch.no_grad():
         for name, parameter in stack.named_parameters():
-            if "norm" in name:
+            if "norm" in name or "bias" in name:
                 parameter.normal_(generator=generator)
     return stack.to(dtype)
 
@@ -111,8 +120,6 @@ def test_the_papers_formula() -> None:
 
 def test_bars_autoint_plus_has_its_published_size() -> None:
     """622,180 parameters on Frappe_x1, less the biases that batch norm makes idle."""
-    from recsys.models import build_model
-    from recsys.models.inputs import Layout
 
     options = {
         "layers": 5, "heads": 4, "head_dim": 32, "residual": "identity", "scale": True, "layer_norm": True,
@@ -122,3 +129,59 @@ def test_bars_autoint_plus_has_its_published_size() -> None:
     tables = 5389 * 10
     # ours has no idle bias in three hidden layers, and a bias in each of the two summed logits as theirs
     assert sum(p.numel() for p in model.parameters()) + tables == 622_180 - 3 * 400
+
+
+def test_the_authors_code() -> None:
+    """ReLU after each projection, scores over the square root of the head's width, norm after the ReLU."""
+    stack = stack_of(torch.float64, layer_norm=True, norm_last=True, projection_relu=True, scale=True)
+    layer = stack.layers[0]
+    x = draw(2, 3, 5, dtype=torch.float64)
+    weights, biases = layer.projection.chunk(4), layer.bias.chunk(4)  # type: ignore[operator, union-attr]
+    query, key, value, residual = (
+        (x @ weight.T + bias).clamp(min=0) for weight, bias in zip(weights, biases, strict=True)
+    )
+    mixed = []
+    for head in (slice(0, 4), slice(4, 8)):
+        scores = query[..., head] @ key[..., head].transpose(1, 2) / 2
+        mixed.append(torch.softmax(scores, -1) @ value[..., head])
+    before = (torch.cat(mixed, -1) + residual).clamp(min=0)
+    centred = before - before.mean(-1, keepdim=True)
+    normed = centred / torch.sqrt(before.var(-1, correction=0, keepdim=True) + 1e-5)
+    expected = normed * layer.norm.weight + layer.norm.bias  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_wide_adds_a_weight_of_every_value() -> None:
+
+    layout = Layout({"user": 5, "item": 5, "shop": 3}, ("age",))
+    model = build_model("autoint_plus", {"wide": True, "hidden": [4]}, layout, 1).eval()
+    inputs = make_inputs(layout, 6, 4)
+    plain = model(inputs)
+    more = {
+        name: field + torch.nn.functional.one_hot(torch.tensor(0), field.shape[1])
+        for name, field in inputs.fields.items()
+    }
+    torch.testing.assert_close(model(Inputs(more, inputs.numerics, inputs.missing)), plain + 3)
+    assert sum(p.numel() for p in model.attention.projections.parameters()) == 4 * 2 + 4  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match=r"2 wide or wider, found 1; raise plan.embedding_dim"):
+        build_model("autoint", {"wide": True}, Layout({"user": 1}), 1)
+
+
+@pytest.mark.parametrize("name", ["autoint", "autoint_plus"])
+def test_the_papers_options_learn_and_export(name: str, tmp_path: Path) -> None:
+    options = {
+        "layers": 2, "scale": True, "layer_norm": True, "norm_place": "after_relu", "projection_relu": True,
+        "wide": True, "embedding_dropout": 0.2, "attention_dropout": 0.2,
+    }  # fmt: skip
+    layout = layouts(name)["mixed"]
+    model = build_model(name, options, layout, 1)
+    inputs = make_inputs(layout, 9, 4)
+    model(inputs).square().sum().backward()
+    for part, parameter in model.named_parameters():
+        assert parameter.grad is not None, part
+        assert parameter.grad.abs().sum() > 0, part
+    export_onnx(model.eval(), layout, tmp_path / "dense.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "dense.onnx"), providers=["CPUExecutionProvider"])
+    tensors = zip(input_names(layout), flat_inputs(inputs, layout), strict=True)
+    found = session.run(["logit"], {key: tensor.numpy() for key, tensor in tensors})[0]
+    torch.testing.assert_close(torch.from_numpy(found), model(inputs).detach(), rtol=0, atol=1e-5)
