@@ -29,17 +29,20 @@ _TILE = 4096
 class ActivationUnit(nn.Module):
     """Sum of a history's vectors, each times its weight (DIN, Zhou et al. 2018, eq. 3).
 
-    The weight of event k for candidate q is a perceptron of ``[q, k, q - k, q * k]``.
+    The weight of event k for candidate q is a perceptron of ``[q, k, q - k, q * k]``. An event may have
+    more elements than the candidate (how long it lasted, say): the perceptron reads them too, and they are
+    weighted and summed with the others.
 
     Only events are computed, not padding: faster, and Dice's statistics are those of events. An
     exported graph computes padding too, and drops it.
 
     Args:
-        width: D of events and candidate.
+        width: D of the candidate, and of the elements of an event that stand beside it.
         hidden: width of each hidden layer, at least one.
         activation: ``dice`` or ``relu``.
         dropout: probability, after each activation.
         softmax: normalise weights over the history.
+        more: further elements of an event; K is ``width + more``.
     """
 
     def __init__(
@@ -50,9 +53,10 @@ class ActivationUnit(nn.Module):
         activation: Activation,
         dropout: float,
         softmax: bool,
+        more: int = 0,
     ) -> None:
         super().__init__()
-        first = PairLinear(width, hidden[0])
+        first = PairLinear(width, hidden[0], more=more)
         others = [Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(hidden)]
         self.linears = nn.ModuleList([first, *others])
         self.activations = nn.ModuleList(Dice(c) if activation == "dice" else nn.ReLU() for c in hidden)
@@ -61,7 +65,7 @@ class ActivationUnit(nn.Module):
         self.softmax = softmax
 
     def forward(self, query: Tensor, keys: Tensor, lengths: Tensor) -> Tensor:
-        """Candidates ``[B, D]``, histories ``[B, H, D]``, lengths ``[B]`` to pooled ``[B, D]``."""
+        """Candidates ``[B, D]``, histories ``[B, H, K]``, lengths ``[B]`` to pooled ``[B, K]``."""
         return torch.bmm(self.weights(query, keys, lengths).unsqueeze(1), keys).squeeze(1)
 
     def weights(self, query: Tensor, keys: Tensor, lengths: Tensor) -> Tensor:
@@ -69,7 +73,7 @@ class ActivationUnit(nn.Module):
         valid = torch.arange(keys.shape[1], device=keys.device) < lengths.unsqueeze(1)
         padding = _FLOOR if self.softmax else 0.0
         if torch.compiler.is_exporting():
-            pairs = _paired(query.unsqueeze(1).expand_as(keys), keys)
+            pairs = _paired(query.unsqueeze(1).expand(-1, keys.shape[1], -1), keys)
             weights = torch.where(valid, self._scores(pairs), padding)
         else:
             events = Events.of(valid)
@@ -80,13 +84,13 @@ class ActivationUnit(nn.Module):
         return weights
 
     def _scores_of_events(self, pairs: Tensor) -> Tensor:
-        """Scores ``[n]`` of ``[n, 3D]``."""
+        """Scores ``[n]`` of ``[n, K + 2D]``."""
         if self.training or pairs.device.type != "cpu":
             return self._scores(pairs)
         return torch.cat([self._scores(tile) for tile in torch.split(pairs, _TILE)])
 
     def _scores(self, pairs: Tensor) -> Tensor:
-        """Scores ``[...]`` of ``[..., 3D]``."""
+        """Scores ``[...]`` of ``[..., K + 2D]``."""
         x = pairs
         for linear, activation in zip(self.linears, self.activations, strict=True):
             x = activation(linear(x))
@@ -97,18 +101,21 @@ class ActivationUnit(nn.Module):
 
 
 class PairLinear(nn.Module):
-    """``W [q, k, q - k, q * k] + b``, given ``[k, q * k, q]``: the difference needs no columns of its own.
+    """``W [q, k, q - k, q * k, m] + b``, given ``[k, m, q * k, q]``: the difference needs no columns of its
+    own; m are elements of an event that the candidate has not.
 
     Args:
         width: D of q and k.
         outputs: rows of W.
+        more: elements of m.
     """
 
     precision: Precision = "fp32"
 
-    def __init__(self, width: int, outputs: int) -> None:
+    def __init__(self, width: int, outputs: int, *, more: int = 0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, 4 * width))
+        self.width = width
+        self.weight = nn.Parameter(torch.empty(outputs, 4 * width + more))
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -117,26 +124,28 @@ class PairLinear(nn.Module):
         self.bias.zero_()
 
     def folded(self) -> Tensor:
-        """The weight for ``[k, q * k, q]``: ``[outputs, 3D]``."""
-        query, key, difference, both = self.weight.chunk(4, 1)
-        return torch.cat([key - difference, both, query + difference], 1)
+        """The weight for ``[k, m, q * k, q]``: ``[outputs, K + 2D]``."""
+        query, key, difference, both, more = self.weight.tensor_split(
+            [at * self.width for at in range(1, 5)], 1
+        )
+        return torch.cat([key - difference, more, both, query + difference], 1)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """``[..., 3D]`` to ``[..., outputs]``."""
+        """``[..., K + 2D]`` to ``[..., outputs]``."""
         return product(pairs, self.folded(), self.bias, self.precision)
 
 
 def _paired(query: Tensor, key: Tensor) -> Tensor:
-    """``[k, q * k, q]``, side by side."""
-    return torch.cat([key, query * key, query], -1)
+    """``[k, q * k, q]``, side by side; the product is with the first elements of a longer k."""
+    return torch.cat([key, query * key[..., : query.shape[-1]], query], -1)
 
 
 def _pairs_of_events(query: Tensor, keys: Tensor, lengths: Tensor, events: Events) -> Tensor:
-    """``[n, 3D]`` of queries ``[B, D]`` and their first events of ``[B, H, D]``."""
+    """``[n, K + 2D]`` of queries ``[B, D]`` and their first events of ``[B, H, K]``."""
     if is_looped(keys):
         paired: Tensor = _PairsOfEvents.apply(query, keys, lengths)  # type: ignore[no-untyped-call]
         return paired
-    return _paired(events.take(query.unsqueeze(1).expand_as(keys)), events.take(keys))
+    return _paired(events.take(query.unsqueeze(1).expand(-1, keys.shape[1], -1)), events.take(keys))
 
 
 class _PairsOfEvents(torch.autograd.Function):
@@ -146,7 +155,7 @@ class _PairsOfEvents(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, keys: Tensor, lengths: Tensor) -> Tensor:
         ctx.save_for_backward(query, keys, lengths)
         lines = int(lengths.sum())
-        result = query.new_empty(lines, 3 * query.shape[1])
+        result = query.new_empty(lines, keys.shape[2] + 2 * query.shape[1])
         over_rows(pair, len(query), [*_arrays(query, keys), *_places(lengths), result.numpy()])
         return result
 

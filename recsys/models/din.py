@@ -45,9 +45,10 @@ class DINConfig(ModelConfig):
 class DIN(nn.Module):
     """Deep interest network (Zhou et al. 2018, section 4).
 
-    Attention is paid to a sequence's candidate, the field that shares its vocabulary. Aligned
-    sequences with candidates (items and their categories) are one history, their vectors side by
-    side. Sequences without a candidate are pooled to their mean.
+    Attention is paid to a sequence's candidate, the field that shares its vocabulary. Aligned sequences
+    of which one has a candidate (items, their categories, how long each was watched) are one history,
+    their vectors side by side: those without a candidate help to weigh an event and are pooled with it.
+    Sequences of which none has a candidate are pooled to their mean.
 
     Args:
         config: options.
@@ -68,6 +69,7 @@ class DIN(nn.Module):
             numeric_dim=config.numeric_dim,
         )
         widths = [sum(layout.sequences[name].dim for name in history) for history in self.histories]
+        beside_candidates = [self._candidate_width(history, layout) for history in self.histories]
         self.units = nn.ModuleList(
             ActivationUnit(
                 width,
@@ -75,8 +77,9 @@ class DIN(nn.Module):
                 activation=config.attention_activation,
                 dropout=config.attention_dropout,
                 softmax=config.softmax,
+                more=whole - width,
             )
-            for width in widths
+            for width, whole in zip(beside_candidates, widths, strict=True)
         )
         self.mlp = MLP(
             sum(self.vectors.widths) + sum(widths),
@@ -105,14 +108,18 @@ class DIN(nn.Module):
         return found
 
     def _attended(self, history: tuple[str, ...], inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Candidates ``[B, D]``, events ``[B, H, D]`` and lengths ``[B]`` of a history."""
+        """Candidates ``[B, D]``, events ``[B, H, K]`` and lengths ``[B]`` of a history."""
         keys = beside([inputs.sequences[name] for name in history])
-        query = beside([inputs.fields[str(self.candidates[name])] for name in history])
-        return query, keys, inputs.lengths[history[0]]
+        candidates = [self.candidates[name] for name in history]
+        query = [inputs.fields[candidate] for candidate in candidates if candidate is not None]
+        return beside(query), keys, inputs.lengths[history[0]]
+
+    def _candidate_width(self, history: tuple[str, ...], layout: Layout) -> int:
+        return sum(layout.sequences[name].dim for name in history if self.candidates[name] is not None)
 
 
 def histories(layout: Layout) -> tuple[tuple[str, ...], ...]:
-    """Sequences with a candidate, those aligned with each other together.
+    """Sequences aligned with each other, of which one at least has a candidate; those with one first.
 
     Raises ValueError where a sequence and its candidate differ in width.
     """
@@ -126,4 +133,7 @@ def histories(layout: Layout) -> tuple[tuple[str, ...], ...]:
                     "they must have the same width"
                 )
             groups.setdefault(layout.aligned_root(name), []).append(name)
+    for name, sequence in layout.sequences.items():
+        if sequence.candidate is None and layout.aligned_root(name) in groups:
+            groups[layout.aligned_root(name)].append(name)
     return tuple(tuple(group) for group in groups.values())

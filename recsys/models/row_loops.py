@@ -196,19 +196,22 @@ def pair(
     start: int,
     stop: int,
 ) -> None:
-    """``[k, q k, q]`` of every event: ``query [B, D]``, ``keys [B, H, D]`` to ``result [n, 3D]``.
+    """``[k, q k, q]`` of every event: ``query [B, D]``, ``keys [B, H, K]`` to ``result [n, K + 2D]``.
 
-    Row b has its first ``lengths[b]`` keys, and the lines of the result from ``offsets[b]`` on.
+    Row b has its first ``lengths[b]`` keys, and the lines of the result from ``offsets[b]`` on. A query is
+    multiplied with the first D elements of a key.
     """
-    width = query.shape[1]
+    width, wide = query.shape[1], keys.shape[2]
     for row in range(start, stop):
         for event in range(lengths[row]):
             line = offsets[row] + event
             for c in range(width):
                 q, k = query[row, c], keys[row, event, c]
                 result[line, c] = k
-                result[line, width + c] = q * k
-                result[line, 2 * width + c] = q
+                result[line, wide + c] = q * k
+                result[line, wide + width + c] = q
+            for c in range(width, wide):
+                result[line, c] = keys[row, event, c]
 
 
 @compiled_fast
@@ -223,12 +226,14 @@ def pair_gradient(
     start: int,
     stop: int,
 ) -> None:
-    """Gradients of query and keys, both zero at the start, from that of the pairs ``[n, 3D]``."""
-    width = query.shape[1]
+    """Gradients of query and keys, both zero at the start, from that of the pairs ``[n, K + 2D]``."""
+    width, wide = query.shape[1], keys.shape[2]
     for row in range(start, stop):
         for event in range(lengths[row]):
             line = offsets[row] + event
             for c in range(width):
-                of_both = gradient[line, width + c]
+                of_both = gradient[line, wide + c]
                 by_keys[row, event, c] = gradient[line, c] + of_both * query[row, c]
-                by_query[row, c] += of_both * keys[row, event, c] + gradient[line, 2 * width + c]
+                by_query[row, c] += of_both * keys[row, event, c] + gradient[line, wide + width + c]
+            for c in range(width, wide):
+                by_keys[row, event, c] = gradient[line, c]

@@ -23,7 +23,7 @@ def layout_of(features: Sequence[Feature], plan: Plan) -> Layout:
     ...     Feature(name="history", kind="sequence", vocabulary="item", max_length=50),
     ... )
     >>> layout_of(features, plan).sequences["history"]
-    SequenceLayout(dim=4, candidate='item')
+    SequenceLayout(dim=4, candidate='item', aligned_with=None)
     """
     candidates = {f.vocabulary: f.name for f in reversed(features) if f.kind == "categorical"}
 
@@ -34,7 +34,9 @@ def layout_of(features: Sequence[Feature], plan: Plan) -> Layout:
         fields={f.name: dim(f) for f in features if f.kind in ("categorical", "multi")},
         numerics=tuple(f.name for f in features if f.kind == "numeric"),
         sequences={
-            f.name: SequenceLayout(dim=dim(f), candidate=candidates.get(f.vocabulary))
+            f.name: SequenceLayout(
+                dim=dim(f), candidate=candidates.get(f.vocabulary), aligned_with=f.aligned_with
+            )
             for f in features
             if f.kind == "sequence"
         },

@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recsys.data.dataset import Feature
+from recsys.embeddings.plan import Plan, TablePlan, VocabularyPlan
 from recsys.errors import ConfigError
 from recsys.models import build_model
 from recsys.models.activation_unit import ActivationUnit
 from recsys.models.din import histories
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout, SequenceLayout
-from tests.models.made import layouts, make_inputs, padded
+from recsys.training.layout import layout_of
+from tests.models.made import doubled, layouts, make_inputs, padded
 
 
 def unit_of(**settings: Any) -> ActivationUnit:
@@ -23,11 +26,11 @@ def unit_of(**settings: Any) -> ActivationUnit:
     return unit.double()
 
 
-def history(lengths: list[int], longest: int) -> tuple[Tensor, Tensor, Tensor]:
+def history(lengths: list[int], longest: int, more: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     rows = len(lengths)
     query = torch.randn(rows, 4, generator=generator, dtype=torch.float64)
-    keys = torch.randn(rows, longest, 4, generator=generator, dtype=torch.float64)
+    keys = torch.randn(rows, longest, 4 + more, generator=generator, dtype=torch.float64)
     counts = torch.tensor(lengths)
     return query, keys * (torch.arange(longest) < counts.unsqueeze(1)).unsqueeze(2), counts
 
@@ -43,25 +46,26 @@ def written_out(
     """The paper's pooling, event by event; statistics over all events of the batch."""
     events = [(row, at) for row, length in enumerate(lengths.tolist()) for at in range(length)]
     q = torch.stack([query[row] for row, _ in events])
-    k = torch.stack([keys[row, at] for row, at in events])
+    k, more = torch.stack([keys[row, at] for row, at in events]).tensor_split([query.shape[1]], 1)
     first, second = unit.linears
-    hidden = dice(torch.cat([q, k, q - k, q * k], 1) @ first.weight.T + first.bias)
+    hidden = dice(torch.cat([q, k, q - k, q * k, more], 1) @ first.weight.T + first.bias)
     hidden = dice(hidden @ second.weight.T + second.bias)  # type: ignore[operator, union-attr]
     scores = (hidden @ unit.score.weight.T + unit.score.bias).squeeze(1)  # type: ignore[operator]
-    pooled = torch.zeros_like(query)
+    pooled = keys.new_zeros(len(query), keys.shape[2])
     for row in range(len(query)):
         mine = [number for number, (owner, _) in enumerate(events) if owner == row]
         if mine:
             weights = torch.softmax(scores[mine], 0) if softmax else scores[mine]
-            pooled[row] = weights @ k[mine]
+            pooled[row] = weights @ torch.cat([k, more], 1)[mine]
     return pooled
 
 
+@pytest.mark.parametrize("more", [0, 3])
 @pytest.mark.parametrize("softmax", [False, True])
 @pytest.mark.parametrize("lengths", [[3, 0, 5, 1], [5, 5, 5, 5]])
-def test_pooling_is_the_papers(softmax: bool, lengths: list[int]) -> None:
-    unit = unit_of(softmax=softmax)
-    query, keys, counts = history(lengths, 5)
+def test_pooling_is_the_papers(softmax: bool, lengths: list[int], more: int) -> None:
+    unit = unit_of(softmax=softmax, more=more)
+    query, keys, counts = history(lengths, 5, more)
     query.requires_grad_(), keys.requires_grad_()
     found = unit(query, keys, counts)
     expected = written_out(unit, query, keys, counts, softmax)
@@ -94,6 +98,64 @@ def test_aligned_sequences_are_one_history() -> None:
         layout.fields, (), {"items": layout.sequences["items"], "shops": SequenceLayout(4, "shop")}
     )
     assert histories(apart) == (("items",), ("shops",))
+
+
+def watched() -> Layout:
+    """Items with their shops and how long each was watched, which no candidate has."""
+    return Layout(
+        {"item": 8, "shop": 4},
+        ("age",),
+        {
+            "seconds": SequenceLayout(3, None, aligned_with="items"),
+            "items": SequenceLayout(8, "item"),
+            "shops": SequenceLayout(4, "shop", aligned_with="items"),
+            "words": SequenceLayout(6, None),
+        },
+    )
+
+
+def test_a_sequence_without_a_candidate_joins_the_history_it_is_aligned_with() -> None:
+    layout = watched()
+    assert histories(layout) == (("items", "shops", "seconds"),)
+    model = build_model("din", {}, layout, 1)
+    assert model.units[0].linears[0].weight.shape == (64, 4 * 12 + 3)  # type: ignore[union-attr, index]
+    inputs = make_inputs(layout, 9, 5)
+    leaf = inputs.sequences["seconds"].requires_grad_()
+    model(inputs).square().sum().backward()
+    valid = torch.arange(5) < inputs.lengths["items"].unsqueeze(1)
+    assert leaf.grad is not None
+    assert (leaf.grad[valid].abs().sum(1) > 0).all()
+
+
+def test_compiled_loops_pair_longer_events_as_torch_does() -> None:
+    layout = watched()
+    single, double = (build_model("din", {}, layout, 1) for _ in range(2))
+    double.double()
+    inputs = make_inputs(layout, 33, 5)
+    found, expected = single(inputs), double(doubled(inputs))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+    found.sum().backward()
+    expected.sum().backward()
+    for mine, theirs in zip(single.parameters(), double.parameters(), strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_the_layout_of_a_dataset_says_what_is_aligned() -> None:
+    features = (
+        Feature(name="item", kind="categorical", vocabulary="item"),
+        Feature(name="shop", kind="categorical", vocabulary="shop"),
+        Feature(name="items", kind="sequence", vocabulary="item", max_length=5),
+        Feature(name="shops", kind="sequence", vocabulary="shop", max_length=5, aligned_with="items"),
+    )
+    names = {str(feature.vocabulary) for feature in features}
+    plan = Plan(
+        tables={name: TablePlan(rows=9, dim=4, path="dense") for name in names},
+        vocabularies={name: VocabularyPlan(mode="full", table=name, size=9) for name in names},
+        features={feature.name: str(feature.vocabulary) for feature in features},
+    )
+    assert histories(layout_of(features, plan)) == (("items", "shops"),)
 
 
 def test_mean_pooling_is_the_same_model_with_attention_off() -> None:
