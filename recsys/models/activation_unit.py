@@ -143,7 +143,9 @@ def _paired(query: Tensor, key: Tensor) -> Tensor:
 def _pairs_of_events(query: Tensor, keys: Tensor, lengths: Tensor, events: Events) -> Tensor:
     """``[n, K + 2D]`` of queries ``[B, D]`` and their first events of ``[B, H, K]``."""
     if is_looped(keys):
-        paired: Tensor = _PairsOfEvents.apply(query, keys, lengths)  # type: ignore[no-untyped-call]
+        # What is read in a compiled loop must be there.
+        within = lengths.clamp(0, keys.shape[1])
+        paired: Tensor = _PairsOfEvents.apply(query, keys, within)  # type: ignore[no-untyped-call]
         return paired
     return _paired(events.take(query.unsqueeze(1).expand(-1, keys.shape[1], -1)), events.take(keys))
 

@@ -51,7 +51,8 @@ def summed_over_rows(loop: Loop, rows: int, arguments: Sequence[Any], *, sums: i
 
 
 def _slices(rows: int, arguments: Sequence[Any]) -> int:
-    return torch.get_num_threads() if arguments[0].size >= _SMALLEST and rows else 1
+    largest = max(each.size for each in arguments)
+    return torch.get_num_threads() if largest >= _SMALLEST and rows else 1
 
 
 def _run(loop: Loop, rows: int, arguments: Sequence[Sequence[Any]]) -> None:

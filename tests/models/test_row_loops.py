@@ -70,3 +70,11 @@ def _run(query: Tensor, keys: Tensor, lengths: Tensor, softmax: bool, dtype: tor
     result.square().sum().backward()
     gradients = [tensor.grad for tensor in (*inputs, *unit.parameters())]
     return [result, *(gradient for gradient in gradients if gradient is not None)]
+
+
+def test_lengths_beyond_the_padding_read_nothing_beyond_it() -> None:
+    unit = ActivationUnit(8, (16,), activation="relu", dropout=0.0, softmax=False)
+    initialise(unit, torch.Generator().manual_seed(1))
+    query, keys = torch.ones(3, 8), torch.ones(3, 2, 8)
+    found = unit(query, keys, torch.tensor([2, 9, 2**40]))
+    torch.testing.assert_close(found, unit(query, keys, torch.tensor([2, 2, 2])))
