@@ -239,15 +239,15 @@ def show_run(finished: Finished) -> None:
 
 def _show_seeds(seeds: SeedRuns, console: Console) -> None:
     """Every seed, then mean and standard deviation."""
-    from recsys.report.seeds_table import spread_text
-
-    table = _table("seed", *(f"#{part} {metric}" for part, metric in seeds.measured))
+    measured = [(part, metric) for part, metric in seeds.measured if metric in ("auc", "gauc", "logloss")]
+    table = _table("seed", *(f"#{part} {metric}" for part, metric in measured))
     for run in seeds.runs:
-        values = (getattr(run, part).get(metric) for part, metric in seeds.measured)
+        values = (getattr(run, part).get(metric) for part, metric in measured)
         table.add_row(str(run.seed), *(_number(value) for value in values))
     table.add_section()
-    spreads = (spread_text(seeds, part, metric) for part, metric in seeds.measured)
-    table.add_row("mean ± sd", *spreads)
+    spreads = [seeds.spread(part, metric) for part, metric in measured]
+    table.add_row("mean", *(_number(found.mean if found else None) for found in spreads))
+    table.add_row("± sd", *(_number(found.sd if found else None) for found in spreads))
     console.print("", table)
     first = seeds.runs[0]
     text = f"what comes after training uses seed {first.seed}, the first ({first.folder})"

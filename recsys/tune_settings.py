@@ -66,7 +66,7 @@ class TuneSettings(BaseModel):
     startup: int = Field(default=5, ge=1)
     """Trials that are drawn at random and never pruned, before both learn from them."""
     pruner: Literal["median", "none"] = "median"
-    """``median`` ends a trial whose best value so far is below the median of the earlier ones at that
-    evaluation."""
+    """``median`` ends a trial whose best value so far is below the median of what earlier trials had
+    reached by that evaluation."""
     warmup: int = Field(default=1, ge=0)
     """Evaluations that every trial gets before it may be pruned."""

@@ -127,7 +127,7 @@ def test_the_verb_shows_the_table(case: Case) -> None:
     flags = ["--data", str(case.folder), "--output", str(case.out)]
     result = CliRunner().invoke(app, ["train", str(case.file), "--seeds", "2", *flags])
     assert result.exit_code == 0, result.output
-    assert "mean ± sd" in result.stdout
+    assert "± sd" in result.stdout
     assert "seed 2024, the first" in result.stdout
 
 

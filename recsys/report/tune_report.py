@@ -36,7 +36,9 @@ def _body(found: Tuning) -> Iterator[str]:
     yield notes([_ADVICE])
     charts = [figure("Trials", history_chart(found), "The line is the best finished trial so far.")]
     for setting in found.paths:
-        charts.append(figure(setting, setting_chart(found, setting), "One point per trial."))
+        charts.append(
+            figure(setting, setting_chart(found, setting), "One point per trial; hollow: pruned.")
+        )
     yield f'<section><h2>Charts</h2><div class="charts">{"".join(charts)}</div></section>'
     yield f"<section><h2>Trials</h2>{card('', _table(found))}</section>"
     rows = [(key, _text(value)) for key, value in best.values.items()]
@@ -83,6 +85,8 @@ def _table(found: Tuning) -> str:
 def history_chart(found: Tuning) -> str:
     """The metric of every trial in the order in which they ran, and the best so far, as SVG."""
     with drawn() as drawing:
+        from matplotlib.ticker import MaxNLocator
+
         axes = drawing.axes
         _points(axes, found, [float(trial.number) for trial in found.trials])
         steps: list[int] = []
@@ -96,6 +100,7 @@ def history_chart(found: Tuning) -> str:
                 levels.append(shown_score(found.monitor, best))
         axes.plot(steps, levels, color=ORANGE, drawstyle="steps-post", label="best so far", zorder=1)
         axes.set_xlabel("trial")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(found.monitor)
         axes.grid(visible=False, axis="x")
         axes.legend(loc="best")

@@ -44,11 +44,11 @@ class Asked:
         self.drawing = drawing
         self._reported = 0
 
-    def report(self, scores: Sequence[float]) -> bool:
-        """Note a trial's scores so far, one for each evaluation; whether it should end there."""
-        for at in range(self._reported, len(scores)):
-            self.drawing.report(scores[at], at + 1)
-        self._reported = max(self._reported, len(scores))
+    def report(self, reached: Sequence[float]) -> bool:
+        """Note the best score by each evaluation so far; whether it should end there."""
+        for at in range(self._reported, len(reached)):
+            self.drawing.report(reached[at], at + 1)
+        self._reported = max(self._reported, len(reached))
         return bool(self.drawing.should_prune())
 
 

@@ -16,6 +16,7 @@ agree in them share it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ from recsys.upkeep import bring_up_to_date
 
 VERSION = 1
 TUNE_FOLDER = "tune"
-_PRUNED = "behind the median of earlier trials"
+_PRUNED = "behind the median of what earlier trials had reached"
 _STAGES = list(FOLDERS)[: list(FOLDERS).index("train") + 1]
 
 
@@ -154,7 +155,7 @@ def _try(place: Place, space: Space, asked: Asked) -> Trial:
         run_folder = own.folder("train")
 
         def watch(step: int, score: float) -> str | None:
-            return _PRUNED if asked.report(_scores(run_folder, config.train.monitor)) else None
+            return _PRUNED if asked.report(_reached(run_folder, config.train.monitor)) else None
 
         own = replace(own, watch=watch)
         for stage in own.apart:
@@ -170,20 +171,21 @@ def _ended(asked: Asked, folder: Path, monitor: str) -> Trial:
     result = Run.load(folder).result
     if result.best_value is None:
         raise DataError(f"{folder}: there are no validation rows to judge a trial by; choose another split")
-    scores = _scores(folder, monitor)
-    asked.report(scores)
+    reached = _reached(folder, monitor)
+    asked.report(reached)
     state: State = "pruned" if result.finished == _PRUNED else "finished"
     return Trial(
-        asked.number, state, asked.values, result.best_value, len(scores), result.seconds, result.finished
+        asked.number, state, asked.values, result.best_value, len(reached), result.seconds, result.finished
     )
 
 
-def _scores(folder: Path, monitor: str) -> list[float]:
-    """The monitored metric at each evaluation so far, higher is better."""
+def _reached(folder: Path, monitor: str) -> list[float]:
+    """The best score by each evaluation so far: what counts is the best, wherever it came."""
     from recsys.training.record import read_lines
 
     key = f"valid/{monitor}"
-    return [shown_score(monitor, line[key]) for line in read_lines(folder) if key in line]
+    scores = [shown_score(monitor, line[key]) for line in read_lines(folder) if key in line]
+    return list(itertools.accumulate(scores, max))
 
 
 def _repeated(earlier: Sequence[Trial], asked: Asked) -> Trial | None:

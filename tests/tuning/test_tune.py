@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,7 +24,7 @@ from recsys.stage import load_record
 from recsys.training.run_folder import Run
 from recsys.tuning.study import Asked
 from recsys.tuning.trial import Trial, Tuning
-from recsys.tuning.tune import tune
+from recsys.tuning.tune import _reached, tune
 from tests.test_run import SETTINGS, Listener, log
 
 pytest.importorskip("torchrec")
@@ -111,6 +112,16 @@ def test_a_trial_behind_the_others_is_pruned(case: Case) -> None:
     assert found.trials[0].evaluations == 3
     left_alone = Case(case.folder / "whole").tune(space, {"epochs": 3}, startup=1, pruner="none")
     assert [trial.state for trial in left_alone.trials] == ["finished", "finished"]
+
+
+def test_a_trial_is_told_by_the_best_that_it_had_reached(tmp_path: Path) -> None:
+    lines = [
+        {"step": step, "valid/auc": auc, "valid/logloss": 1 - auc}
+        for step, auc in ((1, 0.75), (2, 0.5), (3, 0.875))
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert _reached(tmp_path, "auc") == [0.75, 0.75, 0.875]
+    assert _reached(tmp_path, "logloss") == [-0.25, -0.25, -0.125]
 
 
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
