@@ -18,6 +18,7 @@ from recsys.evaluation import Evaluation, evaluate
 from recsys.report import StageTime, write_run_report
 from recsys.report.charts import MOST_POINTS, calibration_chart, curve_chart
 from recsys.report.page import Field, table
+from recsys.seeds import SeedRun, SeedRuns
 
 pytest.importorskip("matplotlib")
 
@@ -202,3 +203,21 @@ def test_table_bars_and_gaps() -> None:
         ("", "all"),
         ("", "5.0"),
     ]
+
+
+def test_seeds_stand_beside_each_other_with_their_spread(tmp_path: Path) -> None:
+    runs = SeedRuns(
+        tuple(
+            SeedRun(seed, tmp_path, {"auc": auc}, {"auc": auc - 0.125} if seed < 3 else {})
+            for seed, auc in ((1, 0.625), (2, 0.75), (3, 0.875))
+        )
+    )
+    path = tmp_path / "report.html"
+    write_run_report(path, title="t", seeds=runs)
+    text = " ".join(outline(path.read_text(encoding="utf-8")).words)
+    assert "3 seeds" in text
+    assert "validation AUC 0.75000 ± 0.12500 0.62500 0.75000 0.87500" in text
+    assert "test AUC – 0.50000 0.62500 –" in text
+    assert "of seed 1, the first" in text
+    write_run_report(path, title="t")
+    assert "seeds" not in path.read_text(encoding="utf-8")
