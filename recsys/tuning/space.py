@@ -47,18 +47,30 @@ class Axis:
         return block
 
     @property
-    def values(self) -> list[Any] | None:
-        """Every value it may have; None where they are too many to list."""
+    def count(self) -> float:
+        """How many values it may have; infinite for a range without steps."""
+        found = self.dimension
+        if found.choices:
+            return len(found.choices)
+        assert found.low is not None
+        assert found.high is not None
+        step = self._step
+        return math.inf if step is None else math.floor((found.high - found.low) / step + 1e-9) + 1
+
+    @property
+    def values(self) -> list[Any]:
+        """Every value it may have; of an axis whose count is finite."""
         found = self.dimension
         if found.choices:
             return [_plain(choice) for choice in found.choices]
-        assert found.low is not None
-        assert found.high is not None
-        step = found.step if found.step is not None else 1 if self.is_integer else None
-        if step is None:
-            return None
-        count = math.floor((found.high - found.low) / step + 1e-9) + 1
-        return [self._rounded(found.low + at * step) for at in range(count)]
+        low, step = found.low, self._step
+        assert low is not None
+        assert step is not None
+        return [self._rounded(low + at * step) for at in range(int(self.count))]
+
+    @property
+    def _step(self) -> float | None:
+        return 1 if self.dimension.step is None and self.is_integer else self.dimension.step
 
     @property
     def ends(self) -> list[Any]:
@@ -100,16 +112,11 @@ class Space:
 
     def combinations(self, most: int) -> list[dict[str, Any]] | None:
         """Every combination of values where there are at most so many; None otherwise."""
-        lists = []
-        for axis in self.axes:
-            values = axis.values
-            if values is None:
-                return None
-            lists.append(values)
-        if math.prod(len(values) for values in lists) > most:
+        if math.prod(axis.count for axis in self.axes) > most:
             return None
         paths = [axis.path for axis in self.axes]
-        return [dict(zip(paths, values, strict=True)) for values in product(*lists)]
+        every = [axis.values for axis in self.axes]
+        return [dict(zip(paths, values, strict=True)) for values in product(*every)]
 
     def stages(self) -> set[str]:
         """The first stage that each setting changes."""

@@ -29,7 +29,14 @@ import yaml
 from recsys import chain, ranks
 from recsys.config import RunConfig
 from recsys.doctor import require_training
-from recsys.errors import ConfigError, DataError, InstallationError, PlanError, TrainingError
+from recsys.errors import (
+    ConfigError,
+    DataError,
+    InstallationError,
+    Interrupted,
+    PlanError,
+    TrainingError,
+)
 from recsys.place import FOLDERS, Place
 from recsys.progress import say
 from recsys.stage import StageRecord, file_aside, load_record, settings_of
@@ -160,6 +167,10 @@ def _try(place: Place, space: Space, asked: Asked) -> Trial:
         own = replace(own, watch=watch)
         for stage in own.apart:
             bring_up_to_date(STAGES[stage], own, about=f"trial {asked.number}")
+    except Interrupted as error:
+        raise Interrupted(
+            f"stopped in trial {asked.number}; everything is saved, and the same command goes on"
+        ) from error
     except (ConfigError, PlanError, TrainingError) as error:
         return Trial(asked.number, "failed", asked.values, None, reason=str(error))
     return _ended(asked, run_folder, config.train.monitor)

@@ -51,6 +51,7 @@ def test_combinations_where_there_are_few() -> None:
     assert every[0] == {"train.batch_size": 64, "model.dropout": 0.1, "model.hidden": [8]}
     assert every[-1] == {"train.batch_size": 256, "model.dropout": 0.3, "model.hidden": [4, 4]}
     assert found.combinations(17) is None
+    assert space({"train.max_steps": {"low": 1, "high": 10**15}}).combinations(10**6) is None
 
 
 def test_values_are_put_where_they_belong() -> None:

@@ -18,7 +18,7 @@ from recsys.chain import run
 from recsys.cli import app
 from recsys.config import load_config
 from recsys.data.dataset import Dataset, Part
-from recsys.errors import ConfigError, TrainingError
+from recsys.errors import ConfigError, Interrupted, TrainingError
 from recsys.progress import reporting
 from recsys.stage import load_record
 from recsys.training.run_folder import Run
@@ -132,12 +132,12 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
 
     def stops(self: Asked, scores: list[float]) -> bool:
         if self.number == 2 and len(scores) == 2:
-            raise KeyboardInterrupt
+            raise Interrupted("a signal")
         return report(self, scores)
 
     with monkeypatch.context() as patched:
         patched.setattr(Asked, "report", stops)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted, match=r"stopped in trial 2; .* the same command goes on"):
             case.tune(SMOOTH, {"epochs": 3}, trials=3, startup=1)
     first = case.out / "tune" / "trial-001" / "run" / "result.json"
     when = first.stat().st_mtime_ns
