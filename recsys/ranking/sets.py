@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import ConfigError
 from recsys.ranking.codes import Codes
+from recsys.ranking.company import Company
 from recsys.ranking.given import given
 from recsys.ranking.information import Information
 from recsys.ranking.pairs import expected_mutual
@@ -44,7 +45,8 @@ def orders(codes: Codes, pairs: pl.DataFrame, singles: Mapping[str, Information]
     - 3MR (relevance - redundancy + relation; Škrlj and Mramor 2023): the column's score, less the most
       that one column before it already tells of it, plus the most that it tells only together with one
       of them. Taken as maxima rather than medians: one copy is enough to be redundant. Two columns that
-      tell only together are entered by half of what they tell each.
+      tell only together are entered by half of what they tell each. An interaction is told once: a
+      copy of one of its parts adds nothing.
     - JMI (Yang and Moody 1999): greatest mean joint information with the columns before it.
     - CMIM (Fleuret 2004): greatest smallest information given one of the columns before it.
 
@@ -218,35 +220,22 @@ class _Step:
 
 def _three_mr(facts: _Facts) -> list[_Step]:
     columns = len(facts.scores)
-    left = np.ones(columns, dtype=bool)
-    shared, relation = np.zeros(columns), np.zeros(columns)
-    company: list[int | None] = [None] * columns
-    lent = np.zeros(columns)
-    first, second = np.nonzero(np.triu(facts.relation) > 0)
+    taken, shared = np.zeros(columns, dtype=bool), np.zeros(columns)
+    company = Company(facts.relation, facts.share)
     steps = []
     for _ in range(columns):
-        gains = facts.scores - shared + relation - lent
-        worth, partner = gains.copy(), np.full(columns, -1)
-        open_ = left[first] & left[second]
-        for one, other in ((first[open_], second[open_]), (second[open_], first[open_])):
-            together = (
-                np.maximum(gains[one], 0) + np.maximum(gains[other], 0) + facts.relation[one, other]
-            ) / 2
-            better = np.argsort(together, kind="stable")
-            better = better[together[better] > worth[one[better]]]
-            # Later entries win, so the largest stays.
-            worth[one[better]], partner[one[better]] = together[better], other[better]
-        k = int(np.where(left, worth, -np.inf).argmax())
-        if partner[k] >= 0 and worth[k] > gains[k]:
-            company[k] = int(partner[k])
-            lent[partner[k]] += worth[k] - gains[k]
-        steps.append(_Step(k, float(worth[k]), company[k]))
-        left[k] = False
+        helped, helper = company.helped(taken)
+        gains = facts.scores - shared + helped
+        worth, partner = company.entered(gains, helped, taken)
+        # Sums in another order differ in the last digits: of copies, the first in the log comes first.
+        k = int(np.where(taken, -np.inf, worth.round(12)).argmax())
+        if partner[k] >= 0:
+            company.lend(k, int(partner[k]), float(worth[k] - max(gains[k], 0.0)))
+        friend = int(partner[k] if partner[k] >= 0 else helper[k])
+        steps.append(_Step(k, float(worth[k]), friend if friend >= 0 else None))
+        taken[k] = True
+        company.take(k)
         shared = np.maximum(shared, facts.shared[k])
-        closer = facts.relation[k] > relation
-        relation = np.maximum(relation, facts.relation[k])
-        for closest in np.flatnonzero(closer & left).tolist():
-            company[closest] = k
     return steps
 
 

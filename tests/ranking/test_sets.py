@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,7 +15,7 @@ from recsys.ranking.sets import given, keep_until_loss, orders, within_bytes
 from tests.ranking.coded import clicks, coded, singles
 
 
-def _toy() -> Codes:
+def _toy(copies: Mapping[str, str] | None = None) -> Codes:
     """The toy that 3MR gets wrong in OutRank: its first two columns are noise of 5,000 values."""
     generator, rows = np.random.default_rng(0), 16_450
     sig = generator.integers(0, 8, rows)
@@ -21,6 +23,7 @@ def _toy() -> Codes:
     noisy = np.where(generator.random(rows) < 0.3, generator.integers(0, 8, rows), sig)
     noise = {f"noise{n}": generator.integers(0, n, rows) for n in (5_000, 4_999, 1_000, 100, 10)}
     columns = {**noise, "copy": sig, "sig": sig, "noisy": noisy, "x1": x1, "x2": x2}
+    columns |= {name: columns[of] for name, of in (copies or {}).items()}
     return coded(columns, clicks(-1.5 + 0.35 * (sig - 3.5) + 2.0 * (x1 ^ x2) - 1.0, generator))
 
 
@@ -46,6 +49,38 @@ def test_3mr_takes_what_tells_something_new(order: pl.DataFrame) -> None:
     noise = order.filter(pl.col("column").str.starts_with("noise"))
     assert noise["gain"].max() <= 0
     assert noise["redundant_with"].null_count() == 5
+
+
+@pytest.mark.parametrize("part", ["x1", "x2"])
+def test_a_copy_of_a_part_of_an_interaction_does_not_take_its_place(part: str) -> None:
+    codes = _toy({"again": part, "twice": part})
+    found = orders(codes, all_pairs(codes), singles(codes))
+    trio = [part, "again", "twice"]
+    other = "x2" if part == "x1" else "x1"
+    first = found["column"].to_list()[:3]
+    assert other in first
+    assert len(set(trio) & set(first)) == 1
+    copies = found.filter(pl.col("column").is_in(trio)).tail(2)
+    assert copies["gain"].max() <= 1e-9
+    assert copies["works_with"].null_count() == 2
+    for loss in (0.0, 0.2):
+        kept = keep_until_loss(found, loss)
+        assert other in kept
+        assert len(set(trio) & set(kept)) == 1
+
+
+def test_a_strong_column_and_its_copies_share_one_interaction() -> None:
+    """The strong column comes by itself, what it interacts with next: before any copy of the strong one."""
+    generator, rows = np.random.default_rng(3), 20_000
+    city, hour, weak = (generator.integers(0, size, rows) for size in (12, 24, 6))
+    logit = city % 4 - 2 + 0.8 * ((city % 2) ^ (hour % 2)) + 0.25 * (weak - 2.5)
+    columns = {"city": city, "copy": city * 7 % 12, "copy2": city * 5 % 12, "hour": hour, "weak": weak}
+    codes = coded(columns, clicks(logit, generator))
+    found = orders(codes, all_pairs(codes), singles(codes))
+    assert set(found["column"][:3]) == {"city", "hour", "weak"}
+    assert _line(found, "hour")["gain"] > 0.005
+    assert found["gain"][3:].max() <= 1e-9
+    assert found["redundant_with"][3:].to_list() == ["city", "city"]
 
 
 def test_jmi_and_cmim_put_noise_last(order: pl.DataFrame) -> None:
