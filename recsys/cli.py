@@ -251,6 +251,10 @@ def plan(
     ],
     size: Annotated[str | None, typer.Option("--bytes", help="Bytes for all tables, such as 8MB.")] = None,
     embedding_dim: Annotated[int, typer.Option(min=1, help="Width of the vectors.")] = 16,
+    mode: Annotated[str | None, typer.Option(help="auto, full, hash or unified.")] = None,
+    lookups: Annotated[
+        int | None, typer.Option(min=1, help="Rows that make a vector where values share rows.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model, where it fixes the width (lr).")] = None,
     output: Output = None,
     root: DataRoot = None,
@@ -259,14 +263,16 @@ def plan(
     """Solve the rows of every table from the bytes one can afford."""
     _begin("plan", dataset)
     if is_run_file(dataset):
-        refuse(bytes=size, model=model)
+        refuse(bytes=size, mode=mode, lookups=lookups, model=model)
         return _stage_of(dataset, "plan", root, output, overrides)
     refuse_with_data(root, overrides)
     from recsys import summary
     from recsys.config import PlanSettings
     from recsys.embeddings.planner import plan as solve
 
-    settings = PlanSettings.parse(bytes=size, embedding_dim=embedding_dim)
+    settings = PlanSettings.parse(
+        bytes=size, embedding_dim=embedding_dim, mode=mode or "auto", lookups=lookups or 1
+    )
     made = solve(dataset, model_name=model, settings=settings, output=output)
     summary.show_plan(made)
     return None

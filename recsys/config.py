@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from recsys.embeddings.plan import ServeDtype, UpdatePath, VocabularyMode
+from recsys.embeddings.plan import MOST_LOOKUPS, ServeDtype, UpdatePath, VocabularyMode
 from recsys.errors import ConfigError, did_you_mean
 from recsys.schema import Kind, Role, Side, Transform, ValueType
 from recsys.strict_yaml import parse_yaml, read_yaml
@@ -184,16 +184,19 @@ class PrepareSettings(Section):
 
 
 class TableSettings(Section):
-    """Overrides for one table; the table of a vocabulary has the vocabulary's name."""
+    """Overrides for one table; the table of a vocabulary has the vocabulary's name, the shared one is
+    ``unified``."""
 
     dim: int | None = Field(default=None, ge=1)
     """Width of the embedding vectors."""
     path: UpdatePath | None = None
     """``dense`` or ``fused``; default: by size."""
     mode: VocabularyMode | None = None
-    """``full`` or ``hash``; default: ``full`` where the budget allows it."""
+    """``full``, ``hash`` or ``unified``; default: as the plan's ``mode`` says."""
+    lookups: int | None = Field(default=None, ge=1, le=MOST_LOOKUPS)
+    """Rows of a hashed or shared table that a value's vector is made of; default: the plan's."""
     rows: int | None = Field(default=None, ge=1)
-    """Rows of a hashed table."""
+    """Rows of a hashed table, or of the shared one."""
     serve_dtype: ServeDtype | None = None
     """``float32``, ``float16``, ``int8`` or ``int4``."""
 
@@ -205,6 +208,15 @@ class PlanSettings(Section):
     """Width of the embedding vectors; LR always has 1."""
     bytes: int | str | None = None
     """Most bytes that all float32 tables together may take, e.g. ``8MB``; the largest are hashed."""
+    counted: Literal["tables", "all"] = "tables"
+    """What ``bytes`` bounds: the tables, or also the keys and row maps of all values in the bundle."""
+    mode: Literal["auto", "full", "hash", "unified"] = "auto"
+    """``full``: a row per value. ``hash``: values of a table share rows. ``unified``: one table, whose
+    rows values of all vocabularies share. ``auto``: ``full`` where the budget allows it, else ``hash``."""
+    exact: int = Field(default=5, ge=0)
+    """Vocabularies of so many values at most keep a row per value in modes ``hash`` and ``unified``."""
+    lookups: int = Field(default=1, ge=1, le=MOST_LOOKUPS)
+    """Rows of a hashed or shared table that make a value's vector, each a ``lookups``-th of its width."""
     dense_below: int | str = "16MB"
     """Tables up to this size take the ``dense`` update path, larger ones the ``fused`` path."""
     tables: dict[str, TableSettings] = {}

@@ -84,7 +84,9 @@ def show_dataset(dataset: Dataset) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-    """Every table with its bytes."""
+    """Every table with its bytes, what values share, and the bytes of each part."""
+    from recsys.embeddings.accounting import bytes_by_part
+
     table = _table("table", "#rows", "#dim", "mode", "path", "#bytes", "served as")
     modes = {info.table: info.mode for info in plan.vocabularies.values()}
     for name, entry in plan.tables.items():
@@ -99,7 +101,47 @@ def show_plan(plan: Plan) -> None:
         )
     table.add_section()
     table.add_row("all", "", "", "", "", size(plan.train_bytes), "")
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    _show_collisions(plan, console)
+    parts = bytes_by_part(plan)
+    served = ", ".join(f"{name} {size(parts[part])}" for part, name in _SERVED.items())
+    total = size(sum(parts[part] for part in _SERVED))
+    console.print(f"in the bundle: {served}; {total} together", highlight=False)
+
+
+_SERVED = {"tables served": "tables", "keys": "keys of values", "row maps": "their rows"}
+
+
+def _show_collisions(plan: Plan, console: Console) -> None:
+    """How crowded the tables are whose rows several values share."""
+    from recsys.embeddings.accounting import collisions
+
+    lines = [line for line in collisions(plan).iter_rows(named=True) if line["mode"] != "full"]
+    if not lines:
+        return
+    names = ("vocabulary", "mode", "#values", "#lookups", "#width", "#rows per value")
+    table = _table(*names, "#within", "#alike", "#between")
+    for line in lines:
+        table.add_row(
+            line["vocabulary"],
+            line["mode"],
+            f"{line['values']:,}",
+            str(line["lookups"]),
+            str(line["width"]),
+            f"{line['rows_per_value']:.3g}",
+            *(_pairs(line[name]) for name in ("within", "alike", "between")),
+        )
+    console.print("", table)
+    console.print(
+        "expected pairs of values in one row: within a vocabulary, alike in every lookup, and between "
+        "vocabularies\n",
+        highlight=False,
+    )
+
+
+def _pairs(count: float) -> str:
+    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
 
 
 def show_evaluation(evaluation: Evaluation) -> None:

@@ -54,8 +54,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def read_manifest(bundle: Path) -> dict:
     """The manifest, once every file has the hash that it names."""
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    if (manifest["format"], manifest["version"]) != ("recsys-bundle", 1):
-        sys.exit(f"{bundle}: expected a recsys-bundle of version 1")
+    if manifest["format"] != "recsys-bundle" or manifest["version"] not in (1, 2):
+        sys.exit(f"{bundle}: expected a recsys-bundle of version 1 or 2")
     for name, record in manifest["files"].items():
         if hashlib.sha256((bundle / name).read_bytes()).hexdigest() != record["sha256"]:
             sys.exit(f"{bundle / name}: damaged, its sha256 is not the manifest's")
@@ -63,13 +63,20 @@ def read_manifest(bundle: Path) -> dict:
 
 
 class Table:
-    """An embedding table; ``table[rows]`` gives float32 vectors."""
+    """An embedding table; ``table[rows]`` gives float32 vectors.
+
+    Where a value has several rows, ``[M, K]``, their vectors stand side by side, ``[M, K * dim]``.
+    """
 
     def __init__(self, bundle: Path, described: dict) -> None:
         self.dim, self.dtype = described["dim"], described["dtype"]
         self.arrays = read_safetensors(bundle / described["file"])
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        width = self.dim * (1 if rows.ndim == 1 else rows.shape[1])
+        return self.vectors(rows.ravel()).reshape(len(rows), width)
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
         if "weight" in self.arrays:  # float32 or float16
             return self.arrays["weight"][rows].astype(np.float32)
         codes = self.arrays["codes"][rows]
@@ -95,8 +102,8 @@ class Vocabulary:
         rows = np.array([*known, self.missing_row], np.int64)
         return rows[coded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)]
 
-    def row(self, value: int | float | str) -> int:
-        """Key: xxh3_64 of UTF-8 text, or of 8 little-endian bytes. Keys are sorted."""
+    def row(self, value: int | float | str) -> np.ndarray:
+        """A row, or one per lookup. Key: xxh3_64 of UTF-8 text, or of 8 little-endian bytes; sorted."""
         if value != value:
             return self.missing_row  # NaN
         if self.type == "string":
@@ -107,7 +114,7 @@ class Vocabulary:
             content = struct.pack("<q", value)
         key = np.uint64(xxhash.xxh3_64_intdigest(content))
         at = np.searchsorted(self.keys, key)
-        return int(self.rows[at]) if at < len(self.keys) and self.keys[at] == key else self.unseen_row
+        return self.rows[at] if at < len(self.keys) and self.keys[at] == key else self.unseen_row
 
 
 def canonical(values: pa.Array, kind: str) -> pa.Array:
@@ -170,7 +177,7 @@ def dense_inputs(
             inputs[name] = table[vocabulary[values]]
             continue
         elements, lengths = cut_lists(values, feature)
-        padded = np.zeros((len(lengths), lengths.max(initial=0), table.dim), np.float32)
+        padded = np.zeros((len(lengths), lengths.max(initial=0), feature["width"]), np.float32)
         padded[np.arange(padded.shape[1]) < lengths[:, None]] = table[vocabulary[elements]]
         if feature["kind"] == "sequence":
             inputs[name], inputs[f"{name}.lengths"] = padded, lengths

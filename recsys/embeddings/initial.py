@@ -12,11 +12,13 @@ from recsys.data.dataset import MISSING_ID, UNSEEN_ID
 BLOCK_ROWS = 65_536
 
 
-def initial_rows(table: str, rows: int, dim: int, part: range, *, seed: int, std: float) -> Tensor:
+def initial_rows(
+    table: str, rows: int, dim: int, part: range, *, seed: int, std: float, zeros: bool = True
+) -> Tensor:
     """Rows ``part`` of a table's first weights, float32 ``[len(part), dim]``: normal(0, std).
 
-    The rows of the missing and of the unseen value are zeros: until a train row moves them, a
-    value that says nothing adds nothing.
+    With ``zeros`` the rows of the missing and of the unseen value are zeros: until a train row moves
+    them, a value that says nothing adds nothing. A table that vocabularies share has no such rows.
 
     >>> whole = initial_rows("item", 9, 4, range(9), seed=1, std=0.01)
     >>> bool((initial_rows("item", 9, 4, range(3, 9), seed=1, std=0.01) == whole[3:]).all())
@@ -30,7 +32,7 @@ def initial_rows(table: str, rows: int, dim: int, part: range, *, seed: int, std
         low, high = max(first, part.start), min(last, part.stop)
         weights[low - part.start : high - part.start] = drawn[low - first : high - first]
     for row in (MISSING_ID, UNSEEN_ID):
-        if row in part:
+        if zeros and row in part:
             weights[row - part.start] = 0.0
     return weights
 

@@ -22,6 +22,10 @@ from recsys.schema import ValueType
 MISSING_KEY = 0
 """Key of a missing value. A real value that hashes to it (one in 2**64) is refused, not accepted."""
 
+UNSEEN_KEY = 2**64 - 1
+"""Stands for the unseen value where its rows are hashed, as ``MISSING_KEY`` for the missing one. A real
+value with this key (one in 2**64) shares its rows."""
+
 CANONICAL: dict[ValueType, pl.DataType] = {
     "int64": pl.Int64(),
     "string": pl.String(),

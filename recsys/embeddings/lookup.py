@@ -26,8 +26,10 @@ class Source:
     table: str
     size: int
     """Ids of the vocabulary."""
+    lookups: int
+    """Rows of an id, K."""
     rows: NDArray[np.int64] | None
-    """Row of every id; None where the row is the id."""
+    """Rows of every id, ``[size, K]``; None where the row is the id."""
 
     @classmethod
     def of(cls, feature: Feature, plan: Plan, row_maps: Mapping[str, NDArray[np.int64] | Tensor]) -> Source:
@@ -50,18 +52,25 @@ class Source:
                     f"vocabulary {name!r} has {vocabulary.size} ids, its table {vocabulary.table!r} only "
                     f"{table_rows} rows; redo 'recsys plan'"
                 )
-            return cls(feature, name, vocabulary.table, vocabulary.size, None)
+            return cls(feature, name, vocabulary.table, vocabulary.size, 1, None)
+        lookups = vocabulary.lookups
         rows = np.ascontiguousarray(np.asarray(given), dtype=np.int64)
-        if rows.shape != (vocabulary.size,) or rows.min() < 0 or rows.max() >= table_rows:
+        rows = rows.reshape(rows.shape[0], -1)
+        if rows.shape[1] != lookups:
+            raise PlanError(
+                f"vocabulary {name!r}: expected rows of {lookups} lookups, found {rows.shape[1]}; "
+                "redo 'recsys plan'"
+            )
+        if rows.shape[0] != vocabulary.size or rows.min() < 0 or rows.max() >= table_rows:
             raise PlanError(
                 f"vocabulary {name!r}: expected {vocabulary.size} rows within [0, {table_rows}) of table "
                 f"{vocabulary.table!r}, found {rows.shape[0]} rows within [{rows.min()}, {rows.max()}]; "
                 "redo 'recsys plan'"
             )
-        return cls(feature, name, vocabulary.table, vocabulary.size, rows)
+        return cls(feature, name, vocabulary.table, vocabulary.size, lookups, rows)
 
     def write(self, ids: NDArray[np.int64], out: NDArray[np.int64], batch: int) -> None:
-        """Write the table rows of ids ``[n]`` to ``out`` ``[n]``.
+        """Write the table rows of ids ``[n]`` to ``out`` ``[n, K]``.
 
         Raises:
             DataError: an id is not one of the vocabulary's.
@@ -74,17 +83,18 @@ class Source:
                 "do not belong together: redo 'recsys prepare' and 'recsys plan'"
             )
         if self.rows is None:
-            out[:] = ids
+            out[:, 0] = ids
         else:
-            np.take(self.rows, ids, out=out, mode="clip")
+            np.take(self.rows, ids, axis=0, out=out, mode="clip")
 
 
 @dataclass(frozen=True)
 class Stream:
     """The ids that one collection looks up together.
 
-    Flat: a key per source, one id per row. Ragged: one table and one key, whose stream is the ids of
-    the sources one after the other, so that a shared table is looked up and updated once a step.
+    Flat: a key per source and lookup, one row of a table per row of the batch. Ragged: one table and
+    one key, whose stream is the ids of the sources one after the other, so that a shared table is looked
+    up and updated once a step; the rows of an id's lookups stand side by side.
     """
 
     sources: tuple[Source, ...]
@@ -93,11 +103,16 @@ class Stream:
     def rows_of(self, batch: Batch) -> NDArray[np.int64]:
         """Table rows of a batch, int64; raises DataError for an id that no vocabulary holds."""
         ids = [_ids(batch, source.feature.name) for source in self.sources]
-        out = np.empty(sum(values.shape[0] for values in ids), dtype=np.int64)
+        shapes = [
+            (values.shape[0], source.lookups) for source, values in zip(self.sources, ids, strict=True)
+        ]
+        out = np.empty(sum(count * lookups for count, lookups in shapes), dtype=np.int64)
         start = 0
-        for source, values in zip(self.sources, ids, strict=True):
-            source.write(values, out[start : start + values.shape[0]], batch.index)
-            start += values.shape[0]
+        for source, values, (count, lookups) in zip(self.sources, ids, shapes, strict=True):
+            part = out[start : start + count * lookups]
+            shaped = part.reshape(count, lookups) if self.ragged else part.reshape(lookups, count).T
+            source.write(values, shaped, batch.index)
+            start += count * lookups
         return out
 
 

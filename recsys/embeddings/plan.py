@@ -11,13 +11,16 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.errors import PlanError
 
 UpdatePath = Literal["dense", "fused"]
-VocabularyMode = Literal["full", "hash"]
+VocabularyMode = Literal["full", "hash", "unified"]
 ServeDtype = Literal["float32", "float16", "int8", "int4"]
+
+MOST_LOOKUPS = 16
+"""Rows at most that one value's vector is put together from."""
 
 
 class TablePlan(BaseModel):
@@ -38,11 +41,19 @@ class VocabularyPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: VocabularyMode
-    """``full``: row = id. ``hash``: row = hash of the value's key; several values share a row."""
+    """``full``: row = id. ``hash``: rows = hashes of the value's key; several values share a row.
+    ``unified``: the same in a table that several vocabularies share."""
     table: str
-    lookups: int = Field(default=1, ge=1, le=1)
+    lookups: int = Field(default=1, ge=1, le=MOST_LOOKUPS)
+    """Rows whose vectors, side by side, are a value's vector."""
     size: int = Field(ge=2)
     """Number of ids, the missing (0) and the unseen value (1) included."""
+
+    @model_validator(mode="after")
+    def _one_row_per_value(self) -> VocabularyPlan:
+        if self.mode == "full" and self.lookups > 1:
+            raise ValueError(f"mode full has one row per value, found {self.lookups} lookups")
+        return self
 
 
 class Plan(BaseModel):
@@ -58,6 +69,16 @@ class Plan(BaseModel):
     def table_of(self, feature: str) -> str:
         """Name of the table that a feature's ids are looked up in."""
         return self.vocabularies[self.features[feature]].table
+
+    def width_of(self, feature: str) -> int:
+        """Length of a feature's vectors: those of all its lookups side by side."""
+        vocabulary = self.vocabularies[self.features[feature]]
+        return vocabulary.lookups * self.tables[vocabulary.table].dim
+
+    @property
+    def shared_tables(self) -> frozenset[str]:
+        """Tables whose every row any value may land in, the missing and the unseen one too."""
+        return frozenset(v.table for v in self.vocabularies.values() if v.mode == "unified")
 
     @property
     def train_bytes(self) -> int:

@@ -1,26 +1,23 @@
-"""Sizes of the tables, solved from the bytes one can afford, and the row of every id.
+"""The plan of a dataset: which tables there are, their sizes solved from the bytes one can afford.
 
-There is one table per vocabulary, with the vocabulary's name. Without a byte budget every value has
-a row of its own. With one, rows are cut at a common cap: tables above it become hashed tables of
-``cap`` rows, smaller ones keep a row per value, so that the longest vocabularies pay first.
-
-A hashed table keeps row 0 for the missing and row 1 for the unseen value; every other value shares
-one of the rows from 2 on, ``2 + hash_rows(key, rows - 2, vocabulary)``.
+By default there is one table per vocabulary, with the vocabulary's name, and every value has a row of
+its own; under a byte budget the largest ones are hashed (``recsys.embeddings.budget``). In mode
+``unified`` one table, ``unified``, is shared by all vocabularies but the smallest
+(Coleman et al., Unified Embedding, NeurIPS 2023). ``recsys.embeddings.rows`` says which row is whose.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from recsys.config import PlanSettings, TableSettings, parse_bytes
-from recsys.data.dataset import FIRST_ID, MISSING_ID, UNSEEN_ID, Dataset
-from recsys.embeddings.keys import hash_rows
+from recsys.data.dataset import FIRST_ID, Dataset, VocabularyInfo
+from recsys.embeddings.budget import FLOAT32, SMALLEST, Demand, SharedDemand, chunk, solve
 from recsys.embeddings.plan import Plan, TablePlan, UpdatePath, VocabularyMode, VocabularyPlan
 from recsys.errors import ConfigError, PlanError, did_you_mean
 from recsys.models import MODELS
@@ -30,35 +27,11 @@ PLAN_FILE = "plan.json"
 VERSION = 1
 """Raised by hand when the same dataset and settings give another plan."""
 
+SHARED_TABLE = "unified"
+"""Name of the table that vocabularies share."""
+
 FIXED_DIM: dict[str, int] = {"lr": 1}
 """Models whose tables have one width, whatever the settings say."""
-
-_FLOAT32 = 4
-_SMALLEST = FIRST_ID + 1
-"""Fewest rows of a hashed table: missing, unseen, and one that all values share."""
-
-
-@dataclass(frozen=True)
-class _Demand:
-    """What one table asks for, before the budget has spoken."""
-
-    name: str
-    size: int
-    dim: int
-    rows: int
-    """Most rows it may take."""
-    mode: VocabularyMode | None
-    """None: ``full`` if all rows are granted, else ``hash``."""
-    settings: TableSettings
-
-    @property
-    def elastic(self) -> bool:
-        """Whether the budget decides the number of rows."""
-        return self.settings.rows is None and self.mode != "full"
-
-    def bytes(self, cap: int | None = None) -> int:
-        rows = min(self.rows, cap) if self.elastic and cap is not None else self.rows
-        return _FLOAT32 * rows * self.dim
 
 
 def plan(
@@ -81,16 +54,7 @@ def plan(
     if model_name is not None and model_name not in MODELS:
         raise ConfigError(f"model.name: unknown model {model_name!r}; {did_you_mean(model_name, MODELS)}")
     settings = settings or PlanSettings()
-    fixed = embedding_dim or FIXED_DIM.get(model_name or "")
-    demands = _demands(dataset, settings, fixed)
-    cap = _solve_cap(demands, settings)
-    dense_below = parse_bytes(settings.dense_below)
-    features = {f.name: f.vocabulary for f in dataset.features if f.vocabulary is not None}
-    made = Plan(
-        tables={d.name: _table(d, cap, dense_below) for d in demands},
-        vocabularies={d.name: _vocabulary(d, cap) for d in demands},
-        features=features,
-    )
+    made = _solved(dataset, settings, embedding_dim or FIXED_DIM.get(model_name or ""))
     if output is not None:
         require_ours(Path(output), PLAN_FILE)
         record = StageRecord(
@@ -115,131 +79,172 @@ def stage_settings(
     )
 
 
-def _demands(dataset: Dataset, settings: PlanSettings, fixed_dim: int | None) -> list[_Demand]:
-    vocabularies = dataset.manifest.vocabularies
-    for name in settings.tables:
-        if name not in vocabularies:
-            raise PlanError(f"plan.tables.{name}: no such table; {did_you_mean(name, vocabularies)}")
-    demands = []
-    for name, info in vocabularies.items():
-        override = settings.tables.get(name, TableSettings())
-        if fixed_dim is not None and override.dim not in (None, fixed_dim):
-            raise PlanError(
-                f"plan.tables.{name}.dim: this model's tables have width {fixed_dim}, found "
-                f"{override.dim}; leave it out"
-            )
-        dim = fixed_dim or override.dim or settings.embedding_dim
-        rows, mode = _rows_asked(name, info.size, override, budgeted=settings.bytes is not None)
-        demands.append(_Demand(name, info.size, dim, rows, mode, override))
-    return demands
-
-
-def _rows_asked(
-    name: str, size: int, override: TableSettings, *, budgeted: bool
-) -> tuple[int, VocabularyMode | None]:
-    """Most rows of one table, and its mode where that is settled."""
-    key = f"plan.tables.{name}"
-    if override.mode == "full":
-        if override.rows is not None and override.rows != size:
-            raise PlanError(
-                f"{key}.rows: mode full has a row per value, {size} here, found {override.rows}; "
-                "leave rows out, or take mode hash"
-            )
-        return size, "full"
-    if override.rows is not None:
-        if override.rows < size and override.rows < _SMALLEST:
-            raise PlanError(
-                f"{key}.rows: a hashed table has at least {_SMALLEST} rows, found {override.rows}"
-            )
-        if override.mode is None and override.rows >= size:
-            return size, "full"
-        return max(override.rows, _SMALLEST), "hash"
-    if override.mode == "hash" and not budgeted:
-        raise PlanError(f"{key}.mode: hash needs {key}.rows or a budget in plan.bytes")
-    return max(size, _SMALLEST) if override.mode == "hash" else size, override.mode
-
-
-def _solve_cap(demands: list[_Demand], settings: PlanSettings) -> int | None:
-    """The largest common cap on rows that fits the budget; None where there is no budget.
-
-    Raises PlanError that names the smallest possible budget.
-    """
-    if settings.bytes is None:
-        return None
-    budget = parse_bytes(settings.bytes)
-
-    def total(cap: int) -> int:
-        return sum(demand.bytes(cap) for demand in demands)
-
-    if total(_SMALLEST) > budget:
-        raise PlanError(
-            f"plan.bytes: {settings.bytes!r} ({budget} bytes) is too small for {len(demands)} tables; "
-            f"the smallest possible here is {total(_SMALLEST)} bytes. Raise it, or lower embedding_dim"
-        )
-    low, high = _SMALLEST, max((demand.rows for demand in demands), default=_SMALLEST)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if total(middle) <= budget:
-            low = middle
+def _solved(dataset: Dataset, settings: PlanSettings, fixed_dim: int | None) -> Plan:
+    wishes = _wishes(dataset, settings, fixed_dim)
+    shared = _shared_demand(wishes, settings, fixed_dim)
+    demands = [_demand(wish, budgeted=settings.bytes is not None) for wish in wishes if not wish.shared]
+    granted = solve(demands, shared, settings)
+    dense_below = parse_bytes(settings.dense_below)
+    tables, vocabularies = {}, {}
+    for wish in wishes:
+        if wish.shared:
+            mode: VocabularyMode = "unified"
+            table, lookups = SHARED_TABLE, wish.lookups
         else:
-            high = middle - 1
-    return low
+            shape = granted.own[wish.name]
+            mode, table, lookups = shape.mode, wish.name, shape.lookups
+            tables[table] = _table(shape.rows, shape.dim, wish.stated, dense_below)
+        vocabularies[wish.name] = VocabularyPlan(mode=mode, table=table, lookups=lookups, size=wish.size)
+    if shared is not None:
+        stated = settings.tables.get(SHARED_TABLE, TableSettings())
+        tables[SHARED_TABLE] = _table(granted.shared_rows, shared.dim, stated, dense_below)
+    features = {f.name: f.vocabulary for f in dataset.features if f.vocabulary is not None}
+    return Plan(tables=tables, vocabularies=vocabularies, features=features)
 
 
-def _granted(demand: _Demand, cap: int | None) -> tuple[int, VocabularyMode]:
-    rows = min(demand.rows, cap) if demand.elastic and cap is not None else demand.rows
-    return rows, demand.mode or ("full" if rows == demand.size else "hash")
-
-
-def _table(demand: _Demand, cap: int | None, dense_below: int) -> TablePlan:
-    rows, _ = _granted(demand, cap)
-    path: UpdatePath = "dense" if _FLOAT32 * rows * demand.dim <= dense_below else "fused"
-    stated = demand.settings
-    made = TablePlan(rows=rows, dim=demand.dim, path=stated.path or path)
+def _table(rows: int, dim: int, stated: TableSettings, dense_below: int) -> TablePlan:
+    path: UpdatePath = "dense" if FLOAT32 * rows * dim <= dense_below else "fused"
+    made = TablePlan(rows=rows, dim=dim, path=stated.path or path)
     return (
         made if stated.serve_dtype is None else made.model_copy(update={"serve_dtype": stated.serve_dtype})
     )
 
 
-def _vocabulary(demand: _Demand, cap: int | None) -> VocabularyPlan:
-    _, mode = _granted(demand, cap)
-    return VocabularyPlan(mode=mode, table=demand.name, size=demand.size)
+@dataclass(frozen=True)
+class _Wish:
+    """What the settings say of one vocabulary."""
+
+    name: str
+    size: int
+    dim: int
+    lookups: int
+    """Of a value, where its rows are hashed."""
+    mode: VocabularyMode | None
+    """None: ``full`` where the budget allows it, else ``hash``."""
+    stated: TableSettings
+
+    @property
+    def shared(self) -> bool:
+        """Whether it reads the shared table."""
+        return self.mode == "unified"
+
+    @property
+    def key(self) -> str:
+        """Where its settings stand in the run file."""
+        return f"plan.tables.{self.name}"
 
 
-def table_rows(plan: Plan, dataset: Dataset, vocabulary: str) -> NDArray[np.int64] | None:
-    """Row of every id, ``[size]``; None where the row is the id itself (mode ``full``).
-
-    Raises PlanError when the plan was made for other values.
-    """
-    if vocabulary not in plan.vocabularies:
-        raise PlanError(
-            f"no vocabulary {vocabulary!r} in the plan: {did_you_mean(vocabulary, plan.vocabularies)}"
+def _wishes(dataset: Dataset, settings: PlanSettings, fixed_dim: int | None) -> list[_Wish]:
+    vocabularies = dataset.manifest.vocabularies
+    for name in settings.tables:
+        if name not in vocabularies and name != SHARED_TABLE:
+            raise PlanError(f"plan.tables.{name}: no such table; {did_you_mean(name, vocabularies)}")
+    wishes = []
+    for name, info in vocabularies.items():
+        stated = settings.tables.get(name, TableSettings())
+        _require_width(f"plan.tables.{name}", stated, fixed_dim)
+        wish = _Wish(
+            name=name,
+            size=info.size,
+            dim=fixed_dim or stated.dim or settings.embedding_dim,
+            lookups=stated.lookups or settings.lookups,
+            mode=_mode(info.size, stated, settings),
+            stated=stated,
         )
-    planned = plan.vocabularies[vocabulary]
-    size = dataset.vocabulary_info(vocabulary).size
-    if planned.size != size:
+        if wish.mode == "full" and (stated.lookups or 1) > 1:
+            raise PlanError(
+                f"{wish.key}.lookups: a value with a row of its own is looked up once, found "
+                f"{stated.lookups}; leave lookups out, or take mode hash or unified"
+            )
+        wishes.append(wish)
+    if any(wish.shared for wish in wishes):
+        _require_free_name(vocabularies)
+    elif SHARED_TABLE in settings.tables and SHARED_TABLE not in vocabularies:
         raise PlanError(
-            f"vocabulary {vocabulary!r}: planned for {planned.size} ids, {dataset.folder} has {size}; "
-            "redo 'recsys plan'"
+            f"plan.tables.{SHARED_TABLE}: no vocabulary reads the shared table; set plan.mode to unified, "
+            "or leave it out"
         )
-    if planned.mode == "full":
+    return wishes
+
+
+def _require_width(key: str, stated: TableSettings, fixed_dim: int | None) -> None:
+    if fixed_dim is not None and stated.dim not in (None, fixed_dim):
+        raise PlanError(
+            f"{key}.dim: this model's tables have width {fixed_dim}, found {stated.dim}; leave it out"
+        )
+
+
+def _require_free_name(vocabularies: Mapping[str, VocabularyInfo]) -> None:
+    if SHARED_TABLE in vocabularies:
+        raise PlanError(
+            f"the vocabulary {SHARED_TABLE!r} has the name of the shared table; name it otherwise in the "
+            "schema (vocabulary: ...), or take another plan.mode"
+        )
+
+
+def _mode(size: int, stated: TableSettings, settings: PlanSettings) -> VocabularyMode | None:
+    """The mode of a vocabulary where it is settled before the budget has spoken."""
+    if stated.mode is not None:
+        return stated.mode
+    if settings.mode == "auto":
         return None
-    keys = dataset.values(vocabulary, ("key",))["key"].to_numpy()
-    rows = np.empty(size, dtype=np.int64)
-    rows[MISSING_ID], rows[UNSEEN_ID] = MISSING_ID, UNSEEN_ID
-    rows[FIRST_ID:] = hashed_table_rows(keys, plan.tables[planned.table].rows, vocabulary)
-    return rows
+    if stated.rows is None and size - FIRST_ID <= settings.exact:
+        return "full"
+    return settings.mode
 
 
-def row_maps(plan: Plan, dataset: Dataset) -> dict[str, NDArray[np.int64]]:
-    """Row of every id, ``[size]``, of each hashed vocabulary; the others need none."""
-    maps = {name: table_rows(plan, dataset, name) for name in plan.vocabularies}
-    return {name: rows for name, rows in maps.items() if rows is not None}
+def _demand(wish: _Wish, *, budgeted: bool) -> Demand:
+    """What a vocabulary with a table of its own asks for."""
+    rows, mode = wish.stated.rows, wish.mode
+    if mode == "full":
+        if rows is not None and rows != wish.size:
+            raise PlanError(
+                f"{wish.key}.rows: mode full has a row per value, {wish.size} here, found {rows}; "
+                "leave rows out, or take mode hash"
+            )
+        rows = None
+    elif rows is not None:
+        if rows < wish.size and rows < SMALLEST:
+            raise PlanError(f"{wish.key}.rows: a hashed table has at least {SMALLEST} rows, found {rows}")
+        if mode is None and rows >= wish.size:
+            rows, mode = None, "full"
+        else:
+            rows, mode = max(rows, SMALLEST), "hash"
+    elif mode == "hash" and not budgeted:
+        raise PlanError(f"{wish.key}.mode: hash needs {wish.key}.rows or a budget in plan.bytes")
+    return Demand(wish.name, wish.size, wish.dim, wish.lookups, rows, mode)
 
 
-def hashed_table_rows(keys: NDArray[np.uint64], rows: int, vocabulary: str) -> NDArray[np.int64]:
-    """Rows ``[N]`` in ``[2, rows)`` of keys ``[N]`` of real values, in a hashed table of ``rows`` rows."""
-    return FIRST_ID + hash_rows(keys, rows - FIRST_ID, vocabulary)
+def _shared_demand(
+    wishes: Sequence[_Wish], settings: PlanSettings, fixed_dim: int | None
+) -> SharedDemand | None:
+    """What the vocabularies of the shared table ask for; None where there is none."""
+    members = [wish for wish in wishes if wish.shared]
+    if not members:
+        return None
+    key, stated = f"plan.tables.{SHARED_TABLE}", settings.tables.get(SHARED_TABLE, TableSettings())
+    for wish in members:
+        for name in ("dim", "path", "rows", "serve_dtype"):
+            if getattr(wish.stated, name) is not None:
+                raise PlanError(
+                    f"{wish.key}.{name}: {wish.name!r} reads the shared table, which has one for all; set "
+                    f"{key}.{name}, or {wish.key}.lookups for wider vectors"
+                )
+    for name in ("mode", "lookups"):
+        if getattr(stated, name) is not None:
+            raise PlanError(
+                f"{key}.{name}: the shared table has none; set plan.{name}, or {name} of a vocabulary"
+            )
+    if settings.bytes is None and stated.rows is None:
+        raise PlanError(f"plan.mode: unified needs a budget in plan.bytes or rows in {key}.rows")
+    _require_width(key, stated, fixed_dim)
+    width = stated.dim or chunk(fixed_dim or settings.embedding_dim, settings.lookups, "plan")
+    return SharedDemand(
+        sizes={wish.name: wish.size for wish in members},
+        lookups={wish.name: wish.lookups for wish in members},
+        dim=width,
+        rows=stated.rows,
+    )
 
 
 def describe(plan: Plan) -> pl.DataFrame:
@@ -250,7 +255,7 @@ def describe(plan: Plan) -> pl.DataFrame:
             "table": name,
             "rows": table.rows,
             "dim": table.dim,
-            "bytes": _FLOAT32 * table.rows * table.dim,
+            "bytes": FLOAT32 * table.rows * table.dim,
             "path": table.path,
             "mode": modes[name],
         }

@@ -8,7 +8,7 @@ each table has one lookup and one update per step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -41,9 +41,10 @@ class Tables(nn.Module):
     Args:
         plan: tables and vocabularies.
         features: model inputs, in order.
-        row_maps: row of every id, int64 ``[size]``, per hashed vocabulary.
+        row_maps: rows of every id, int64 ``[size]`` or with several lookups ``[size, K]``, per hashed
+            vocabulary.
         seed, init_std: of the first weights, normal(0, init_std); the missing and the unseen value
-            start as zeros.
+            start as zeros where they have rows of their own.
         device: where the tables lie.
         group: the processes that share the tables; default: torch's default group, which must be up.
         fused_lr: learning rate of the fused path's row-wise Adagrad.
@@ -88,7 +89,7 @@ class Tables(nn.Module):
             if name in used
         }
         self._build(sources, fused_lr)
-        self._draw(seed, init_std)
+        self._draw(seed, init_std, plan.shared_tables)
 
     def _build(self, sources: Sequence[Source], fused_lr: float) -> None:
         """Deal tables into collections: one per table with lists, one per kernel of the others."""
@@ -106,7 +107,7 @@ class Tables(nn.Module):
         for (ragged, _), names in dealt.items():
             collection = ShardedTables(
                 {name: self._shards[name] for name in names},
-                {name: 1 if ragged else len(users[name]) for name in names},
+                {name: 1 if ragged else sum(s.lookups for s in users[name]) for name in names},
                 device=self.device,
                 group=self._group,
                 fused_lr=fused_lr,
@@ -117,11 +118,13 @@ class Tables(nn.Module):
         self.collections = nn.ModuleList(self._collections)
 
     @torch.no_grad()
-    def _draw(self, seed: int, std: float) -> None:
+    def _draw(self, seed: int, std: float, shared: Collection[str]) -> None:
         for name, shard in self._shards.items():
             weight = self._home[name].weight(name)
             weight.zero_()
-            drawn = initial_rows(name, shard.rows, shard.dim, shard.part, seed=seed, std=std)
+            drawn = initial_rows(
+                name, shard.rows, shard.dim, shard.part, seed=seed, std=std, zeros=name not in shared
+            )
             weight[: len(shard.part), : shard.dim] = drawn.to(self.device)
 
     def prepare(self, batch: Batch) -> DeviceBatch:
@@ -187,19 +190,34 @@ class Tables(nn.Module):
         return most
 
     def _cut(self, stream: Stream, output: Tensor, batch: DeviceBatch) -> dict[str, Tensor]:
-        """Vectors per feature without the pad: ``[B, D]``, of list features ``[values, D]``."""
+        """Vectors per feature without the pad, lookups side by side.
+
+        ``[B, K * D]``, of list features ``[values, K * D]``.
+        """
         names = [source.feature.name for source in stream.sources]
         shards = [self._shards[source.table] for source in stream.sources]
+        several = [source.lookups for source in stream.sources]
         if stream.ragged:
             counts = [batch.bags[name].count if name in batch.bags else batch.rows for name in names]
             dim, width = shards[0].dim, shards[0].storage_dim
-            return dict(
-                zip(names, torch.split(output[:, :dim] if dim < width else output, counts), strict=True)
+            parts = torch.split(
+                output[:, :dim] if dim < width else output,
+                [count * lookups for count, lookups in zip(counts, several, strict=True)],
             )
+            return {
+                name: part if lookups == 1 else part.reshape(count, lookups * dim)
+                for name, part, count, lookups in zip(names, parts, counts, several, strict=True)
+            }
         if all(shard.dim == shard.storage_dim for shard in shards):
-            return dict(zip(names, torch.split(output, [s.dim for s in shards], dim=1), strict=True))
-        widths = [part for shard in shards for part in (shard.dim, shard.storage_dim - shard.dim)]
-        return dict(zip(names, torch.split(output, widths, dim=1)[::2], strict=True))
+            whole = [shard.dim * lookups for shard, lookups in zip(shards, several, strict=True)]
+            return dict(zip(names, torch.split(output, whole, dim=1), strict=True))
+        keys = [shard for shard, lookups in zip(shards, several, strict=True) for _ in range(lookups)]
+        widths = [part for shard in keys for part in (shard.dim, shard.storage_dim - shard.dim)]
+        pieces = iter(torch.split(output, widths, dim=1)[::2])
+        return {
+            name: next(pieces) if lookups == 1 else torch.cat([next(pieces) for _ in range(lookups)], 1)
+            for name, lookups in zip(names, several, strict=True)
+        }
 
     def _holds_all_fields(self, stream: Stream) -> bool:
         """Whether the vectors of a stream, side by side as they come, are all fields in their order."""

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys.errors import BundleError
 from recsys.serving.dense import DensePart
 from recsys.serving.encode import Vocabulary
 from recsys.serving.files import check_file, load_tensors
-from recsys.serving.manifest import BundleManifest, BundleVocabulary
+from recsys.serving.manifest import BundleManifest
 from recsys.serving.quantise import Table
 from recsys.serving.scorer import Scorer
 from recsys.serving.selftest import check_selftest
@@ -87,20 +86,25 @@ def _vocabulary(folder: Path, manifest: BundleManifest, name: str) -> Vocabulary
     stored = manifest.vocabularies[name]
     path = folder / stored.keys
     arrays = load_tensors(path)
-    kinds = {key: (array.dtype.name, array.ndim) for key, array in arrays.items()}
-    if kinds != {"keys": ("uint64", 1), "rows": ("int64", 1)} or len(arrays["keys"]) != len(arrays["rows"]):
-        raise BundleError(f"{path}: expected keys uint64 [N] and rows int64 [N], found {kinds}")
+    found = {key: (array.dtype.name, array.shape) for key, array in arrays.items()}
+    lookups = manifest.plan.vocabularies[name].lookups
+    count = len(arrays["keys"]) if "keys" in arrays else 0
+    shape = (count,) if lookups == 1 else (count, lookups)
+    if found != {"keys": ("uint64", (count,)), "rows": ("int64", shape)}:
+        named = "[N]" if lookups == 1 else f"[N, {lookups}]"
+        raise BundleError(f"{path}: expected keys uint64 [N] and rows int64 {named}, found {found}")
     if len(arrays["keys"]) > 1 and not (arrays["keys"][1:] > arrays["keys"][:-1]).all():
         raise BundleError(f"{path}: keys are not in strictly rising order")
-    _require_rows(path, stored, arrays["rows"], manifest.tables[stored.table].rows)
-    return Vocabulary(arrays["keys"], arrays["rows"], stored.missing_row, stored.unseen_row)
-
-
-def _require_rows(path: Path, stored: BundleVocabulary, rows: NDArray[np.int64], limit: int) -> None:
-    named = [stored.missing_row, stored.unseen_row]
-    lowest = min(named + ([int(rows.min())] if len(rows) else []))
-    highest = max(named + ([int(rows.max())] if len(rows) else []))
-    if lowest < 0 or highest >= limit:
+    special = [np.array(row, np.int64) for row in (stored.missing_row, stored.unseen_row)]
+    if any(row.shape != shape[1:] for row in special):
         raise BundleError(
-            f"{path}: table {stored.table!r} has rows 0 to {limit - 1}, found {lowest} to {highest}"
+            f"{path.parent.parent}: vocabulary {name!r} has {lookups} lookups, found missing_row "
+            f"{stored.missing_row} and unseen_row {stored.unseen_row}"
         )
+    rows = np.concatenate([arrays["rows"].ravel(), *(row.ravel() for row in special)])
+    limit = manifest.tables[stored.table].rows
+    if rows.min() < 0 or rows.max() >= limit:
+        raise BundleError(
+            f"{path}: table {stored.table!r} has rows 0 to {limit - 1}, found {rows.min()} to {rows.max()}"
+        )
+    return Vocabulary(arrays["keys"], arrays["rows"], special[0], special[1])

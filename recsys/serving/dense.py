@@ -20,6 +20,7 @@ class Ragged:
     """Lists of table rows: list i is ``values[offsets[i]:offsets[i + 1]]``."""
 
     values: NDArray[np.int64]
+    """A row per value; with K > 1 lookups ``[values, K]``."""
     offsets: NDArray[np.int64]
     """``[B + 1]``."""
 
@@ -39,7 +40,7 @@ class EncodedRows:
 
     count: int
     single: Mapping[str, NDArray[np.int64]]
-    """Categorical feature → table rows ``[B]``."""
+    """Categorical feature → table rows ``[B]``; with K > 1 lookups ``[B, K]``."""
     ragged: Mapping[str, Ragged]
     """Multi and sequence feature → table rows."""
     numerics: Mapping[str, NDArray[np.float32]]
@@ -76,7 +77,7 @@ def dense_inputs(
             continue
         table = tables[str(feature.table)]
         if feature.kind == "categorical":
-            inputs[name] = table.lookup(rows.single[name])
+            inputs[name] = _vectors(rows.single[name], table)
         elif feature.kind == "multi":
             inputs[name] = _mean(rows.ragged[name], table)
         else:
@@ -85,12 +86,22 @@ def dense_inputs(
     return inputs
 
 
+def _vectors(rows: NDArray[np.int64], table: Table) -> NDArray[np.float32]:
+    """Vectors ``[n, D]`` of rows ``[n]``; of rows ``[n, K]`` those of the K lookups side by side."""
+    return table.lookup(rows).reshape(len(rows), _width(rows, table))
+
+
+def _width(rows: NDArray[np.int64], table: Table) -> int:
+    """Length of a value's vector."""
+    return table.dim * (1 if rows.ndim == 1 else rows.shape[1])
+
+
 def _mean(lists: Ragged, table: Table) -> NDArray[np.float32]:
     """Mean vector ``[B, D]`` of each list; zeros for an empty one."""
-    pooled = np.zeros((len(lists.offsets) - 1, table.dim), np.float32)
+    pooled = np.zeros((len(lists.offsets) - 1, _width(lists.values, table)), np.float32)
     filled = lists.lengths > 0
     if filled.any():
-        sums = np.add.reduceat(table.lookup(lists.values), lists.offsets[:-1][filled], axis=0)
+        sums = np.add.reduceat(_vectors(lists.values, table), lists.offsets[:-1][filled], axis=0)
         pooled[filled] = sums / lists.lengths[filled, None].astype(np.float32)
     return pooled
 
@@ -99,8 +110,8 @@ def _padded(lists: Ragged, table: Table) -> NDArray[np.float32]:
     """Vectors ``[B, H, D]`` of each list in order, then zeros; H is the longest length."""
     lengths = lists.lengths
     longest = int(lengths.max(initial=0))
-    padded = np.zeros((len(lengths), longest, table.dim), np.float32)
-    padded[np.arange(longest) < lengths[:, None]] = table.lookup(lists.values)
+    padded = np.zeros((len(lengths), longest, _width(lists.values, table)), np.float32)
+    padded[np.arange(longest) < lengths[:, None]] = _vectors(lists.values, table)
     return padded
 
 

@@ -23,17 +23,20 @@ class Vocabulary:
     keys: NDArray[np.uint64]
     """``[N]``, strictly rising."""
     rows: NDArray[np.int64]
-    """``[N]``."""
-    missing_row: int
-    unseen_row: int
+    """``[N]``; with K > 1 lookups ``[N, K]``."""
+    missing_row: int | NDArray[np.int64]
+    """One row, or ``[K]``."""
+    unseen_row: int | NDArray[np.int64]
 
     def lookup(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Table rows ``[M]`` of keys ``[M]``; missing and unseen values have rows of their own."""
+        """Table rows ``[M]`` or ``[M, K]`` of keys ``[M]``; missing and unseen values have their own."""
         if len(self.keys) == 0:
-            rows = np.full(len(keys), self.unseen_row, np.int64)
+            rows = np.empty((len(keys), *self.rows.shape[1:]), np.int64)
+            rows[:] = self.unseen_row
         else:
             at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-            rows = np.where(self.keys[at] == keys, self.rows[at], self.unseen_row)
+            known = (self.keys[at] == keys).reshape(-1, *(1 for _ in self.rows.shape[1:]))
+            rows = np.where(known, self.rows[at], self.unseen_row)
         rows[keys == MISSING_KEY] = self.missing_row
         return rows
 

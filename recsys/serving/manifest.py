@@ -16,7 +16,9 @@ from recsys.schema import Kind, Schema, Side, ValueType
 
 MANIFEST_FILE = "manifest.json"
 FORMAT: Literal["recsys-bundle"] = "recsys-bundle"
-VERSION = 1
+VERSIONS = (1, 2)
+"""Versions that this reader knows. A bundle says 2 where it holds what readers of 1 would misread:
+values with several rows, or a table that vocabularies share."""
 TOLERANCE = 1e-5
 """Largest difference of a probability that the self-test accepts. Matrix products of two processors
 differ by about 1e-6; a wrong row, code or encoder moves scores by far more."""
@@ -60,12 +62,13 @@ class BundleVocabulary(_Part):
     mode: VocabularyMode
     size: int
     """Number of ids, the missing and the unseen value included."""
-    missing_row: int
-    """Row of a missing value."""
-    unseen_row: int
-    """Row of every value whose key is not in ``keys``."""
+    missing_row: int | tuple[int, ...]
+    """Row of a missing value; with several lookups a list, a row for each."""
+    unseen_row: int | tuple[int, ...]
+    """Row of every value whose key is not in ``keys``; with several lookups a list, a row for each."""
     keys: str
-    """File of sorted ``keys`` uint64 and their ``rows`` int64."""
+    """File of sorted ``keys`` uint64 ``[N]`` and their ``rows`` int64: ``[N]``, or with several lookups
+    ``[N, lookups]``."""
     values: str
     """Parquet of id, value, count, for people and exports; never read to score."""
 
@@ -109,7 +112,7 @@ class BundleManifest(_Part):
     """What ``manifest.json`` holds."""
 
     format: Literal["recsys-bundle"] = FORMAT
-    version: int = VERSION
+    version: int
     packages: dict[str, str]
     """Version of each package that took part in writing."""
     model: dict[str, Any] = {}
@@ -168,10 +171,11 @@ class BundleManifest(_Part):
         content = read_json(path)
         if content.get("format") != FORMAT:
             raise BundleError(f"{path}: expected format {FORMAT!r}, found {content.get('format')!r}")
-        if content.get("version") != VERSION:
+        if content.get("version") not in VERSIONS:
+            known = " and ".join(map(str, VERSIONS))
             raise BundleError(
                 f"{path}: version {content.get('version')!r} of the bundle format, this reader knows "
-                f"{VERSION}; export again with this version of recsys, or install the one that wrote it"
+                f"{known}; export again with this version of recsys, or install the one that wrote it"
             )
         stated = content.pop("checksum", None)
         if stated != _checksum(content):
@@ -187,6 +191,12 @@ class BundleManifest(_Part):
                 for fault in error.errors()
             ]
             raise BundleError(f"{path}: not a valid manifest:\n" + "\n".join(faults)) from error
+
+
+def version_for(plan: Plan) -> int:
+    """The oldest version of the bundle format whose readers understand a plan's bundle."""
+    several = any(info.lookups > 1 or info.mode == "unified" for info in plan.vocabularies.values())
+    return 2 if several else 1
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import recsys
 from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset, Feature, Part
 from recsys.embeddings.plan import Plan, ServeDtype
-from recsys.embeddings.planner import row_maps
+from recsys.embeddings.rows import row_maps
 from recsys.errors import BundleError
 from recsys.evaluation.metrics import auc
 from recsys.progress import progress
@@ -36,6 +36,7 @@ from recsys.serving.manifest import (
     BundleVocabulary,
     Quantisation,
     SelfTest,
+    version_for,
 )
 from recsys.serving.quantise import Table, worthwhile
 from recsys.serving.scorer import Scorer
@@ -119,6 +120,7 @@ def write_bundle(
         cost = _quantisation(trained, scorer, exact, maps, measured_rows) if lossy else None
         files = {name: record_of(folder / name) for name in _files_in(folder)}
         BundleManifest(
+            version=version_for(trained.plan),
             packages=_versions(),
             model=dict(trained.model),
             plan=trained.plan,
@@ -160,7 +162,7 @@ def _bundle_feature(feature: Feature, dataset: Dataset, plan: Plan) -> BundleFea
         type=dataset.vocabulary_info(feature.vocabulary).type,
         vocabulary=feature.vocabulary,
         table=table,
-        width=plan.tables[table].dim,
+        width=plan.width_of(name),
         max_length=feature.max_length,
         aligned_with=feature.aligned_with,
     )
@@ -204,8 +206,8 @@ def _write_vocabularies(
         vocabulary = Vocabulary(
             keys=keys[order],
             rows=row_of[values["id"].to_numpy()[order]],
-            missing_row=int(row_of[MISSING_ID]),
-            unseen_row=int(row_of[UNSEEN_ID]),
+            missing_row=row_of[MISSING_ID],
+            unseen_row=row_of[UNSEEN_ID],
         )
         keys_file = f"vocab/{file_name(name, '.safetensors')}"
         values_file = f"vocab/{file_name(name, '.parquet')}"
@@ -217,8 +219,8 @@ def _write_vocabularies(
             table=planned.table,
             mode=planned.mode,
             size=planned.size,
-            missing_row=vocabulary.missing_row,
-            unseen_row=vocabulary.unseen_row,
+            missing_row=row_of[MISSING_ID].tolist(),
+            unseen_row=row_of[UNSEEN_ID].tolist(),
             keys=keys_file,
             values=values_file,
         )

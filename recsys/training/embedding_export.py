@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset
 from recsys.embeddings.plan import Plan
-from recsys.embeddings.planner import table_rows
+from recsys.embeddings.rows import table_rows
 from recsys.errors import ConfigError, did_you_mean
 from recsys.serving.files import file_name, save_tensors
 
@@ -21,6 +21,8 @@ def save_embeddings(
     dataset: Dataset, plan: Plan, tables: Mapping[str, NDArray[np.float32]], feature: str, folder: Path
 ) -> Path:
     """Write the trained float32 vectors of every known value of a feature; returns the Parquet's path.
+
+    The vectors of several lookups stand side by side, as the model reads them.
 
     ``FEATURE.parquet``: ``id`` (raw value), ``embedding`` (fixed-size list of float32). Most frequent
     train value first. ``FEATURE.safetensors``, rows in the same order: ``embedding`` ``[N, D]``,
@@ -35,21 +37,25 @@ def save_embeddings(
     weights = tables[plan.table_of(feature)]
     rows = table_rows(plan, dataset, vocabulary)
     values = dataset.values(vocabulary, ("id", "value", "key"))
-    ids = values["id"].to_numpy()
-    vectors = weights[ids if rows is None else rows[ids]]
-    missing, unseen = (MISSING_ID, UNSEEN_ID) if rows is None else (rows[MISSING_ID], rows[UNSEEN_ID])
+    width = plan.width_of(feature)
+
+    def vectors_of(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        return weights[ids if rows is None else rows[ids]].reshape(len(ids), width)
+
+    vectors = vectors_of(values["id"].to_numpy())
+    missing, unseen = vectors_of(np.array([MISSING_ID, UNSEEN_ID]))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(feature, ".parquet")
     flat = pa.array(vectors.reshape(-1), pa.float32())
-    listed = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    listed = pa.FixedSizeListArray.from_arrays(flat, width)
     pq.write_table(pa.table({"id": values["value"].to_arrow(), "embedding": listed}), path)
     save_tensors(
         folder / file_name(feature, ".safetensors"),
         {
             "embedding": vectors,
             "key": values["key"].to_numpy(),
-            "missing": weights[missing],
-            "unseen": weights[unseen],
+            "missing": missing,
+            "unseen": unseen,
         },
     )
     return path

@@ -28,7 +28,7 @@ def layout_of(features: Sequence[Feature], plan: Plan) -> Layout:
     candidates = {f.vocabulary: f.name for f in reversed(features) if f.kind == "categorical"}
 
     def dim(feature: Feature) -> int:
-        return plan.tables[plan.table_of(feature.name)].dim
+        return plan.width_of(feature.name)
 
     return Layout(
         fields={f.name: dim(f) for f in features if f.kind in ("categorical", "multi")},

@@ -89,7 +89,8 @@ def encoded_rows(
     """The first rows of a part as table rows, with their labels, some at a time.
 
     Args:
-        row_maps: table row of every id, of each vocabulary where it is not the id itself.
+        row_maps: table rows of every id, ``[size]`` or ``[size, lookups]``, of each vocabulary where it
+            is not the id itself.
         limit: rows at most.
     """
     names = [feature.name for feature in dataset.features]

@@ -7,18 +7,18 @@ import torch
 from recsys.config import TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
-from recsys.embeddings.planner import table_rows
+from recsys.embeddings.rows import row_maps
 from recsys.embeddings.tables import Tables
 from recsys.training.distributed import Distributed
 
 
 def build_tables(dataset: Dataset, plan: Plan, settings: TrainSettings, ranks: Distributed) -> Tables:
-    """Tables with their initial weights; hashed vocabularies get their map from id to row."""
-    maps = {name: table_rows(plan, dataset, name) for name in plan.vocabularies}
+    """Tables with their initial weights; hashed vocabularies get their map from id to rows."""
+    maps = row_maps(plan, dataset)
     return Tables(
         plan,
         dataset.features,
-        row_maps={name: torch.from_numpy(rows) for name, rows in maps.items() if rows is not None},
+        row_maps={name: torch.from_numpy(rows) for name, rows in maps.items()},
         seed=settings.seed,
         init_std=settings.tables.init_std,
         device=ranks.device,

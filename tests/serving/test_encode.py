@@ -12,7 +12,8 @@ from recsys.config import RatioSplit
 from recsys.data.check import typed_columns
 from recsys.data.dataset import Dataset
 from recsys.data.source import open_source
-from recsys.embeddings.planner import plan, row_maps
+from recsys.embeddings.planner import plan
+from recsys.embeddings.rows import row_maps
 from recsys.errors import SchemaError
 from recsys.features.encoder import Encoder
 from recsys.features.prepare import prepare

@@ -16,6 +16,7 @@ from recsys.data.dataset import (
     Part,
     VocabularyInfo,
 )
+from recsys.embeddings.keys import keys_of
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.embeddings.planner import plan
 from recsys.schema import Column, Schema
@@ -62,7 +63,19 @@ def made_dataset(folder: Path, rows: int = 1_000, seed: int = 0) -> Dataset:
         positives={part: positives for part, (_, positives) in counts.items()},
     )
     (folder / "dataset.json").write_text(manifest.model_dump_json())
-    return Dataset.load(folder)
+    dataset = Dataset.load(folder)
+    _write_vocabularies(dataset)
+    return dataset
+
+
+def _write_vocabularies(dataset: Dataset) -> None:
+    """Any values: only the rows that their keys hash to matter."""
+    (dataset.folder / "vocab").mkdir()
+    for name, size in SIZES.items():
+        values = pl.Series(range(100, 98 + size), dtype=pl.Int64)
+        columns = {"id": range(2, size), "value": values, "key": keys_of(values, "int64")}
+        frame = pl.DataFrame(columns).with_columns(count=pl.lit(1, pl.Int64))
+        frame.write_parquet(dataset.vocabulary(name))
 
 
 def _rows(generator: np.random.Generator, rows: int, effects: np.ndarray) -> pl.DataFrame:
@@ -96,6 +109,25 @@ def _rows(generator: np.random.Generator, rows: int, effects: np.ndarray) -> pl.
 
 
 def made_plan(dataset: Dataset, path: UpdatePath, dim: int = 8) -> Plan:
-    """All tables on one update path, or (``mixed``-like) as given."""
+    """All tables on one update path, a row per value."""
     overrides = {name: TableSettings(path=path) for name in SIZES}
     return plan(dataset, settings=PlanSettings(embedding_dim=dim, tables=overrides))
+
+
+def shared_plan(dataset: Dataset, path: UpdatePath, dim: int = 8, lookups: int = 2) -> Plan:
+    """Colours and items in one table of few rows; tags keep a row per value."""
+    tables = {"unified": TableSettings(path=path, rows=40), "tag": TableSettings(path=path)}
+    return plan(
+        dataset,
+        settings=PlanSettings(mode="unified", embedding_dim=dim, lookups=lookups, exact=7, tables=tables),
+    )
+
+
+def hashed_plan(dataset: Dataset, path: UpdatePath, dim: int = 8, lookups: int = 2) -> Plan:
+    """Each vocabulary in a hashed table of its own, the tags aside."""
+    tables = {
+        "colour": TableSettings(mode="hash", path=path, rows=9),
+        "item": TableSettings(mode="hash", path=path, rows=30),
+        "tag": TableSettings(path=path),
+    }
+    return plan(dataset, settings=PlanSettings(embedding_dim=dim, lookups=lookups, tables=tables))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
-from recsys.embeddings.plan import UpdatePath
+from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.training.train import train
-from tests.training.made import made_plan
+from tests.training.made import made_plan, shared_plan
 
 CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     "autoint-dense": ({"name": "autoint", "layers": 2}, "dense"),
@@ -27,6 +27,11 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     ),
     "din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"}, "dense"),
     "din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"}, "fused"),
+    "shared-autoint_plus-dense": (
+        {"name": "autoint_plus", "layers": 1, "hidden": [16], "batch_norm": True},
+        "dense",
+    ),
+    "shared-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
 }
 SETTINGS = TrainSettings(
     epochs=12,
@@ -39,10 +44,16 @@ SETTINGS = TrainSettings(
 )
 
 
+def plan_of(case: str, dataset: Dataset) -> Plan:
+    """A row per value; in the ``shared`` cases two lookups in a table of vocabularies together."""
+    _, path = CASES[case]
+    return shared_plan(dataset, path) if case.startswith("shared") else made_plan(dataset, path)
+
+
 def main() -> None:
     dataset, output = Dataset.load(Path(sys.argv[1])), Path(sys.argv[2])
-    for name, (model, path) in CASES.items():
-        train(dataset, output / name, model=model, plan=made_plan(dataset, path), settings=SETTINGS)
+    for name, (model, _) in CASES.items():
+        train(dataset, output / name, model=model, plan=plan_of(name, dataset), settings=SETTINGS)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import pytest
 from recsys.data.dataset import Dataset
 from recsys.training.loaded import score_dataset
 from recsys.training.train import train
-from tests.training.made import made_dataset, made_plan
-from tests.training.ranks_script import CASES, SETTINGS
+from tests.training.made import made_dataset
+from tests.training.ranks_script import CASES, SETTINGS, plan_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("ranks_script.py")
@@ -58,15 +58,15 @@ def test_two_processes_follow_the_curve_of_one(folders: tuple[Path, Path], case:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("case", ["autoint_plus-dense", "din-fused"])
+@pytest.mark.parametrize("case", ["autoint_plus-dense", "din-fused", "shared-din-fused"])
 def test_a_run_of_two_processes_is_read_and_resumed_by_one(folders: tuple[Path, Path], case: str) -> None:
     one, two = (folder / case for folder in folders)
     np.testing.assert_allclose(score_dataset(one, "test"), score_dataset(two, "test"), atol=1e-4)
-    model, path = CASES[case]
+    model, _ = CASES[case]
     settings = SETTINGS.model_copy(update={"max_steps": 60})
     losses = []
     dataset = Dataset.load(one.parent.parent / "dataset")
-    plan = made_plan(dataset, path)
+    plan = plan_of(case, dataset)
     for folder in (one, two):
         run = train(dataset, folder, model=model, plan=plan, settings=settings, resume=True)
         losses.append(run.metrics["loss"].drop_nulls().to_numpy())

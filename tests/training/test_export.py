@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import ModelSettings, PlanSettings, RatioSplit, TableSettings, TrainSettings
+from recsys.config import ModelSettings, PlanSettings, RatioSplit, TrainSettings
 from recsys.embeddings.planner import plan
+from recsys.embeddings.rows import table_rows
 from recsys.errors import CheckpointError
 from recsys.features.prepare import prepare
 from recsys.models import table_dim
@@ -34,24 +35,23 @@ MODELS: dict[str, dict[str, Any]] = {
     "din": {"attention_hidden": [8], "hidden": [16]},
 }
 """A table of width 1, batch norm, and a sequence; the other models' graphs are tested with them."""
+HASHED: dict[str, Any] = {"tables": {"item": {"rows": made.HASHED_ROWS, "mode": "hash", "path": "fused"}}}
+PLANS: dict[str, dict[str, Any]] = {
+    "hash-2": {"lookups": 2, "tables": {"item": {"rows": 7, "mode": "hash"}, "tag": {"path": "fused"}}},
+    "unified-1": {"mode": "unified", "exact": 2, "tables": {"unified": {"rows": 9, "path": "fused"}}},
+    "unified-2": {"mode": "unified", "exact": 3, "lookups": 2, "tables": {"unified": {"rows": 9}}},
+}
 
 
-def trained(folder: Path, raw: pl.DataFrame, name: str = "din") -> Run:
-    """Train a model for some steps on the log; the items' table is hashed."""
+def trained(folder: Path, raw: pl.DataFrame, name: str = "din", settings: dict[str, Any] = HASHED) -> Run:
+    """Train a model for some steps on the log; by default the items' table is hashed."""
     options = MODELS[name]
     split = RatioSplit(by="ratio", key="row", valid=0.2, test=0.3)
     dataset = prepare(raw.with_row_index("row"), made.schema(), folder / "dataset", split=split)
     dim = table_dim(name, options, 8)
     made_plan = plan(
         dataset,
-        settings=PlanSettings(
-            embedding_dim=dim,
-            tables={
-                "item": TableSettings(
-                    rows=made.HASHED_ROWS, mode="hash", path="fused" if dim % 4 == 0 else None
-                )
-            },
-        ),
+        settings=PlanSettings.parse(embedding_dim=dim, **settings),
     )
     model = ModelSettings.model_validate({"name": name, **options})
     return train(dataset, folder / "run", model=model, plan=made_plan, settings=SETTINGS)
@@ -94,6 +94,30 @@ def test_checkpoint_and_float_bundle_give_the_same_scores(
     difference = np.abs(by_checkpoint["score"].to_numpy() - by_bundle["score"].to_numpy())
     assert difference.max() < 1e-5
     assert by_bundle["score"].n_unique() > 50
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_a_float_bundle_of_any_plan_agrees_with_its_checkpoint(
+    tmp_path: Path, raw: pl.DataFrame, case: str
+) -> None:
+    run = trained(tmp_path, raw, "din", PLANS[case])
+    bundle = export(run, tmp_path / "bundle", dtype="float32", embeddings=["item", "history"])
+    assert bundle.manifest.version == 2
+    new = made.log(300, seed=7)
+    by_checkpoint, by_bundle = predict(run.folder, new), predict(bundle.folder, new)
+    assert np.abs(by_checkpoint["score"].to_numpy() - by_bundle["score"].to_numpy()).max() < 1e-5
+    assert by_bundle["score"].n_unique() > 50
+    dataset, tables = run.dataset(), load_trained(run.folder).tables
+    rows = table_rows(run.plan, dataset, "item")
+    assert rows is not None
+    weights = tables[run.plan.table_of("item")]
+    lookups = rows.reshape(len(rows), -1).T
+    vectors = np.concatenate([weights[of_lookup[2:]] for of_lookup in lookups], axis=1)
+    for name in ("item", "history"):
+        items = pl.read_parquet(bundle.folder / "embeddings" / f"{name}.parquet")
+        assert items["id"].to_list() == dataset.values("item")["value"].to_list()
+        assert (items["embedding"].to_numpy() == vectors).all()
+    assert vectors.shape[1] == 8
 
 
 def test_predict_of_the_test_rows_gives_the_scores_of_the_dataset(run: Run, raw: pl.DataFrame) -> None:

@@ -1,0 +1,78 @@
+"""What a plan costs and what its values share: bytes by part, rows per value, expected collisions."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from recsys.data.dataset import FIRST_ID
+from recsys.embeddings.budget import KEY_BYTES, ROW_BYTES
+from recsys.embeddings.plan import Plan, VocabularyPlan
+from recsys.serving.quantise import row_bytes, worthwhile
+
+
+def bytes_by_part(plan: Plan) -> dict[str, int]:
+    """Bytes of a plan; file headers, and the raw values that a bundle holds for people, are left out.
+
+    ``tables``: float32, as trained, without optimiser state. ``tables served``: in the bundle's types.
+    ``keys`` and ``row maps``: of all vocabularies, in the bundle; a row per lookup of each value.
+    """
+    served = sum(
+        table.rows * row_bytes(worthwhile(table.serve_dtype, table.dim), table.dim)
+        for table in plan.tables.values()
+    )
+    known = [(info.size - FIRST_ID, info.lookups) for info in plan.vocabularies.values()]
+    return {
+        "tables": plan.train_bytes,
+        "tables served": served,
+        "keys": sum(KEY_BYTES * values for values, _ in known),
+        "row maps": sum(ROW_BYTES * values * lookups for values, lookups in known),
+    }
+
+
+def collisions(plan: Plan) -> pl.DataFrame:
+    """How crowded each vocabulary is, one line each, in their order.
+
+    Columns: ``vocabulary``, ``mode``, ``table``, ``lookups``, ``width`` (of a value's vector),
+    ``values`` (missing and unseen included), ``rows_per_value`` (of its table, over all values that read
+    it), and expected numbers of pairs of values under hashes that spread evenly:
+
+    - ``within``: of this vocabulary, in one row by one lookup: ``C(N, 2) / M``. No model can tell such
+      rows apart; research calls them intra-feature collisions.
+    - ``alike``: of this vocabulary, in one row by every lookup, which share their whole vector:
+      ``C(N, 2) / M**lookups``.
+    - ``between``: a value of this vocabulary and one of another, in one row by one lookup of each:
+      ``N * sum of the others' values * lookups / M``. What reads the vectors can learn to undo these.
+    """
+    readers: dict[str, list[str]] = {name: [] for name in plan.tables}
+    for name, info in plan.vocabularies.items():
+        readers[info.table].append(name)
+    lines = []
+    for name, info in plan.vocabularies.items():
+        values, rows = _hashed(info, plan.tables[info.table].rows)
+        together = [plan.vocabularies[reader] for reader in readers[info.table]]
+        others = [plan.vocabularies[reader] for reader in readers[info.table] if reader != name]
+        pairs = values * (values - 1) / 2
+        line = {
+            "vocabulary": name,
+            "mode": info.mode,
+            "table": info.table,
+            "lookups": info.lookups,
+            "width": info.lookups * plan.tables[info.table].dim,
+            "values": info.size,
+            "rows_per_value": plan.tables[info.table].rows / sum(one.size for one in together),
+            "within": 0.0 if info.mode == "full" else pairs / rows,
+            "alike": 0.0 if info.mode == "full" else pairs / float(rows) ** info.lookups,
+            "between": values * sum(other.size * other.lookups for other in others) / rows,
+        }
+        lines.append(line)
+    floats = ("rows_per_value", "within", "alike", "between")
+    columns: dict[str, type[pl.DataType]] = dict.fromkeys(("vocabulary", "mode", "table"), pl.String)
+    columns |= dict.fromkeys(("lookups", "width", "values"), pl.Int64)
+    columns |= dict.fromkeys(floats, pl.Float64)
+    return pl.DataFrame(lines, schema=columns)
+
+
+def _hashed(info: VocabularyPlan, rows: int) -> tuple[int, int]:
+    """Values that are hashed, and the rows that they are hashed to."""
+    reserved = FIRST_ID if info.mode == "hash" else 0
+    return info.size - reserved, rows - reserved
