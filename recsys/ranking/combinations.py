@@ -48,7 +48,7 @@ def combinations(
     do not. All triples are screened likewise (joint less the best split in a pair and a column), on
     16,384 rows, where they are at most 20,000; else those that extend one of the 100 best pairs. For
     the ``limit`` best of each order, conditional informations are then computed exactly, on all rows of
-    ``codes``, in each direction: what one column adds where the others are known.
+    ``codes``: what one column adds where the others are known, in a pair the poorer column.
 
     The table is ordered by synergy less three of its deviations. ``tried`` is how many combinations of
     that order were screened, and ``p_adjusted`` the chance of such a synergy times ``tried``
@@ -105,19 +105,20 @@ class _Combination:
 
     @classmethod
     def of(cls, counter: PairCounter, columns: tuple[int, ...], tried: int) -> _Combination:
-        """Exact gains in each direction; keeps the smallest."""
+        """Exact gains in each direction; keeps the smallest, of a pair that of the poorer column.
+
+        The better one's gain, in a pair, is dealt within the poorer one's values: where these have few
+        rows, chance would explain much of what a strong column tells.
+        """
         joint = float(counter.count([columns])[0, 0])
         gains = counter.gains(columns)
-        beyond = [
-            gain.score - float(counter.scores[column]) for gain, column in zip(gains, columns, strict=True)
-        ]
-        least = min(range(len(columns)), key=lambda i: gains[i].score)
-        synergy = min(beyond)
+        scores, variances = counter.scores[list(columns)], counter.variances[list(columns)]
+        is_pair = len(columns) == 2
+        directions = [int(scores.argmin())] if is_pair else list(range(len(columns)))
+        least = min(directions, key=lambda i: gains[i].score)
+        synergy = min(gains[i].score - float(scores[i]) for i in directions)
         # The column's own luck may add to that of its gain, where cells are small.
-        deviation = max(
-            math.sqrt(gain.sd**2 + float(counter.variances[column]))
-            for gain, column in zip(gains, columns, strict=True)
-        )
+        deviation = max(math.sqrt(gains[i].sd ** 2 + float(variances[i])) for i in directions)
         return cls(columns, joint, columns[least], gains[least], synergy, deviation, tried)
 
     @property

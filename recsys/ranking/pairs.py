@@ -34,6 +34,8 @@ DOUBTED = 3.0
 """Deviations from which a screened gain or synergy is computed exactly."""
 CONFIRMED = 400
 """Pairs at most for which that is done, up to 32,768 rows; beyond, fewer in proportion, 50 at least."""
+SPARSE = 100
+"""Pairs of a strong column and small cells at most for which that is done too."""
 CHUNK = 32
 """Pairs that a thread takes at a time."""
 
@@ -45,8 +47,10 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
     the score of the better column, ``synergy`` less both scores. That corrects for labels dealt over all
     rows, not within the values of a column that does tell something, which matters where cells are
     small: a strong column's synergy may be screened too high or too low. So where it is more than three
-    deviations above 0 (the largest 400, fewer on many rows), both are computed exactly, from the
-    conditional informations in both directions, the smaller counting. What is too low stays so.
+    deviations above 0 (the largest 400, fewer on many rows), both are computed exactly, from what
+    the poorer column tells where the better one is known; and so they are, against what is
+    too low, for the 100 pairs (fewer on many rows) of the strongest columns and smallest cells, such
+    as users and items.
 
     Args:
         codes: rows as codes; pairs are counted on all of them.
@@ -70,6 +74,7 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
         sure = found.synergy - DOUBTED * np.sqrt(np.maximum(found.synergy_variance, 0.0))
         most = min(CONFIRMED, max(50, (CONFIRMED << 15) // max(counter.rows, 1)))
         doubted = [line for line in np.argsort(-sure, kind="stable")[:most].tolist() if sure[line] > 0]
+        doubted += _sparse(counter, found.pairs, facts[:, 3], set(doubted))[: min(most, SPARSE)]
         exact = pool.map(counter.gains, [pairs[line] for line in doubted])
         for line, gains in zip(doubted, exact, strict=True):
             found.confirm(
@@ -77,6 +82,14 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
             )
     names = np.array(codes.names, dtype=object)
     return found.frame(names[found.pairs[:, 0]].tolist(), names[found.pairs[:, 1]].tolist())
+
+
+def _sparse(counter: PairCounter, pairs: Ints, nested: Floats, known: set[int]) -> list[int]:
+    """Pairs one of whose columns tells something; strong columns and small cells first."""
+    beyond = np.abs(counter.scores) - DOUBTED * np.sqrt(counter.variances)
+    weight = beyond[pairs].max(axis=1, initial=0.0) * (1.0 - nested)
+    order = np.argsort(-weight, kind="stable").tolist()
+    return [line for line in order if weight[line] > 0 and line not in known]
 
 
 @dataclass(frozen=True)
@@ -94,13 +107,17 @@ class _Scored:
     redundancy: Floats
 
     def confirm(self, line: int, gains: list[Information], scores: Floats, variances: Floats) -> None:
-        """Put the exact gain and synergy in the place of the screened ones."""
-        least = min(gains, key=lambda gain: gain.score)
-        self.gain[line], self.gain_variance[line] = least.score, least.sd**2
-        self.synergy[line] = min(gain.score - score for gain, score in zip(gains, scores, strict=True))
+        """Put the exact gain and synergy in the place of the screened ones.
+
+        Of what the poorer column adds where the better one is known: the other way round, where a value
+        of the poorer one has few rows, chance would explain much of what a strong column tells.
+        """
+        poorer = int(scores.argmin())
+        gain = gains[poorer]
+        self.gain[line], self.gain_variance[line] = gain.score, gain.sd**2
+        self.synergy[line] = gain.score - scores[poorer]
         # The column's own luck may add to that of its gain, where cells are small.
-        spreads = [gain.sd**2 + variance for gain, variance in zip(gains, variances, strict=True)]
-        self.synergy_variance[line] = max(spreads)
+        self.synergy_variance[line] = gain.sd**2 + variances[poorer]
 
     def frame(self, a: list[str], b: list[str]) -> pl.DataFrame:
         return pl.DataFrame(

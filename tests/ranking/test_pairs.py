@@ -40,6 +40,7 @@ def test_every_figure_is_that_of_its_definition(classes: int) -> None:
     found = all_pairs(codes)
     assert found["a"].to_list() == [a for a, _ in combinations(codes.names, 2)]
     scores = [information(table(column, codes.label)) for column in codes.codes]
+    confirmed = 0
     for line, (i, j) in zip(found.iter_rows(named=True), combinations(range(5), 2), strict=True):
         a, b = codes.codes[i].astype(np.int64), codes.codes[j].astype(np.int64)
         _, both = np.unique(a * 5_000 + b, return_inverse=True)
@@ -48,17 +49,47 @@ def test_every_figure_is_that_of_its_definition(classes: int) -> None:
         assert line["joint_z"] == pytest.approx(joint.z, rel=1e-5, abs=1e-5)
         gain = joint.score - max(scores[i].score, scores[j].score)
         synergy = joint.score - scores[i].score - scores[j].score
-        if synergy > 0 and line["synergy"] != pytest.approx(synergy, abs=1e-8):
+        if line["synergy"] != pytest.approx(synergy, abs=1e-8):
             y = codes.label.astype(np.int64)
-            one, other = conditional_information((b, a, y)), conditional_information((a, b, y))
-            gain = min(one.score, other.score)
-            synergy = min(one.score - scores[i].score, other.score - scores[j].score)
+            poorer, better = (a, b) if scores[i].score <= scores[j].score else (b, a)
+            gain = conditional_information((better, poorer, y)).score
+            synergy = gain - min(scores[i].score, scores[j].score)
+            confirmed += 1
         assert line["gain"] == pytest.approx(gain, abs=1e-8)
         assert line["synergy"] == pytest.approx(synergy, abs=1e-8)
         expected = expected_mutual_information(contingency_matrix(a, b), len(a))
         assert line["mutual"] == pytest.approx(
             mutual_info_score(a, b) - expected, abs=1e-4 * expected + 1e-9
         )
+    assert confirmed >= 4  # few and its copy with the two of many values
+
+
+def test_what_negatives_drawn_per_user_hide_shows_beside_the_item() -> None:
+    """Each click comes with two other items for the same user, so users alone tell less than nothing."""
+    generator = np.random.default_rng(4)
+    clicks = 8_000
+    user = generator.zipf(1.3, clicks) % 300
+    taste = generator.integers(0, 400, (300, 5))
+    item = np.where(
+        generator.random(clicks) < 0.8,
+        taste[user, generator.integers(0, 5, clicks)],
+        generator.zipf(1.3, clicks) % 400,
+    )
+    codes = coded(
+        {
+            "user": np.tile(user, 3),
+            "item": np.concatenate([item, generator.integers(0, 400, 2 * clicks)]),
+            "noise": generator.integers(0, 300, 3 * clicks),
+        },
+        np.repeat([1, 0, 0], clicks),
+    )
+    found = all_pairs(codes)
+    synergy = {(a, b): (s, z) for a, b, s, z in found.select("a", "b", "synergy", "synergy_z").iter_rows()}
+    assert found["joint"][0] > 0
+    assert information(table(codes.codes[0], codes.label)).score < 0
+    assert synergy["user", "item"][0] > 0.05
+    assert synergy["user", "item"][1] > 50
+    assert abs(synergy["item", "noise"][1]) < 4
 
 
 def test_a_copy_is_all_redundant_and_a_constant_not_at_all() -> None:
