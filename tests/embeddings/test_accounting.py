@@ -1,4 +1,4 @@
-"""Expected collisions against counted ones, and bytes against what a bundle holds."""
+"""Expected collisions against counted ones, and bytes by part."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
+from recsys.embeddings.accounting import bytes_by_part
 from recsys.embeddings.plan import Plan, ServeDtype, TablePlan, VocabularyPlan
 from recsys.errors import BundleError
 from recsys.serving.bundle import Bundle
@@ -139,6 +140,15 @@ def test_the_manifest_says_which_rows_a_value_reads(written: Path, trained: Trai
         [row_of(int(key), "item", k, SHARED_ROWS) for k in (0, 1)] for key in arrays["keys"]
     ]
     assert load_tensors(written / "vocab" / "mark.safetensors")["rows"].shape == (len(made.MARKS),)
+
+
+def test_a_plan_s_bytes_are_those_of_its_bundle(tmp_path: Path, trained: Trained) -> None:
+    bundle = write_bundle(trained, tmp_path / "bundle")
+    parts = bytes_by_part(trained.plan)
+    assert parts["tables served"] == sum(table.bytes for table in bundle.manifest.tables.values())
+    vocabularies = [load_tensors(path) for path in (tmp_path / "bundle" / "vocab").glob("*.safetensors")]
+    assert parts["keys"] == sum(arrays["keys"].nbytes for arrays in vocabularies)
+    assert parts["row maps"] == sum(arrays["rows"].nbytes for arrays in vocabularies)
 
 
 def test_plans_that_earlier_readers_understand_keep_version_1() -> None:
