@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.ranking.binning import Bins, coarse_bins, coarser, fine_bins, grouped, resolved
+from recsys.ranking.binning import Bins, coarse_bins, coarser, fine_bins, grouped, luck, resolved
 from recsys.ranking.counting import Counter
 from recsys.ranking.information import Chance
 from recsys.ranking.tally import Tally
@@ -104,3 +105,35 @@ def test_noise_is_not_mistaken_for_a_fine_structure() -> None:
         scores.append(resolved(tally, chance)[2].z)
     assert max(scores) < 6
     assert np.median(scores) < 2
+
+
+@pytest.mark.parametrize("missing", [0, 500])
+def test_noise_is_as_far_from_chance_as_chance_is(missing: int) -> None:
+    generator = np.random.default_rng(6)
+    z = []
+    for _ in range(400):
+        values, label = generator.normal(size=5_000), (generator.random(5_000) < 0.2).astype(np.int64)
+        values[:missing] = np.nan
+        tally, chance = counted(values, label, fine_bins(values[missing:]))
+        z.append(resolved(tally, chance)[2].z)
+    assert abs(np.mean(z)) < 0.15
+    assert np.std(z) == pytest.approx(1.0, abs=0.15)
+    assert np.mean(np.array(z) > 3) < 0.022  # that of a column of two values, by the chi-square law
+
+
+def test_the_choice_of_a_resolution_is_no_choice_where_there_is_one() -> None:
+    assert luck((5,)) == (0.0, 1.0)
+    mean, deviation = luck(tuple(2**level - 1 for level in range(1, 11)))
+    assert 0.2 < mean < 0.5
+    assert 1.1 < deviation < 1.5
+
+
+def test_a_weak_curve_is_still_told_from_noise() -> None:
+    generator = np.random.default_rng(7)
+    z = []
+    for _ in range(20):
+        values = generator.normal(size=5_000)
+        label = (generator.random(5_000) < 0.2 + 0.04 * (values > 0)).astype(np.int64)
+        tally, chance = counted(values, label, fine_bins(values))
+        z.append(resolved(tally, chance)[2].z)
+    assert np.median(z) > 4
