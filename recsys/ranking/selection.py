@@ -39,12 +39,10 @@ def choose(table: pl.DataFrame, settings: RankSettings, bytes_of: Mapping[str, i
     table = _in_order(table, settings)
     names = table["column"].to_list()
     free = table.filter(~pl.col("column").is_in(settings.given))
-    if "works_with" in free.columns:
-        partner = pl.col("works_with")
-        free = free.with_columns(works_with=pl.when(~partner.is_in(settings.given)).then(partner))
     chosen = free["column"].to_list()
     if settings.keep is not None:
-        chosen = chosen[: max(settings.keep - len(settings.given), 0)]
+        most = max(settings.keep - len(settings.given), 0)
+        chosen = _first(free, most) if _by_gain(table, settings) else chosen[:most]
     elif settings.keep_until_loss is not None:
         from recsys.ranking.sets import keep_until_loss
 
@@ -58,6 +56,34 @@ def choose(table: pl.DataFrame, settings: RankSettings, bytes_of: Mapping[str, i
             "look at the findings, or give keep a number"
         )
     return [name for name in names if name in kept]
+
+
+def _first(free: pl.DataFrame, most: int) -> list[str]:
+    """The columns that add most; those that tell something only together all of them, or none.
+
+    Columns that are worth little apart fill up what no others can.
+    """
+    from recsys.ranking.sets import unit
+
+    names = free["column"].to_list()
+    friends = dict(free.select("column", "works_with").iter_rows())
+    gains = {name: max(gain or 0.0, 0.0) for name, gain in free.select("column", "gain").iter_rows()}
+    kept: list[str] = []
+    for name in names:
+        parts = unit(name, friends, kept)
+        if name not in kept and len(kept) + len(parts) <= most:
+            kept += parts
+    for name in names:
+        parts = unit(name, friends, kept)
+        if name in kept or len(parts) > most:
+            continue
+        needed = {friend for one in kept for friend in friends[one] or ()}
+        loners = sorted((one for one in kept if one not in needed), key=lambda one: gains[one])
+        dropped = loners[: len(kept) + len(parts) - most]
+        fits = len(kept) + len(parts) - len(dropped) <= most
+        if fits and sum(gains[one] for one in parts) > sum(gains[one] for one in dropped):
+            kept = [one for one in kept if one not in dropped] + parts
+    return kept + [name for name in names if name not in kept][: most - len(kept)]
 
 
 def _within(free: pl.DataFrame, bytes_of: Mapping[str, int], settings: RankSettings) -> list[str]:
@@ -83,6 +109,11 @@ def _within(free: pl.DataFrame, bytes_of: Mapping[str, int], settings: RankSetti
     return chosen
 
 
+def _by_gain(table: pl.DataFrame, settings: RankSettings) -> bool:
+    """Whether what columns add to each other is known and asked for."""
+    return "gain" in table.columns and (settings.score == "corrected" or bool(settings.given))
+
+
 def _in_order(table: pl.DataFrame, settings: RankSettings) -> pl.DataFrame:
     """Best first: by what each adds to those before it, where that was counted and is asked for."""
     if "mrmr_rank" not in table.columns:
@@ -91,6 +122,6 @@ def _in_order(table: pl.DataFrame, settings: RankSettings) -> pl.DataFrame:
     if settings.given:
         worth = pl.min_horizontal(worth, "given_score")
     table = table.with_columns(gain=worth)
-    if settings.score == "corrected" or settings.given:
+    if _by_gain(table, settings):
         table = table.sort(["gain", "mrmr_rank"], descending=[True, False], nulls_last=True)
     return table.with_columns(mrmr_rank=pl.int_range(1, pl.len() + 1))

@@ -6,8 +6,8 @@ and what the two tell only together. All of it is beyond chance, in nats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import ConfigError
 from recsys.ranking.codes import Codes
-from recsys.ranking.company import Company
+from recsys.ranking.company import ALONE, Company
 from recsys.ranking.given import given
 from recsys.ranking.information import Information
 from recsys.ranking.pairs import expected_mutual
@@ -29,17 +29,22 @@ Floats = NDArray[np.float64]
 TOLD = 0.9
 """Share of a column's entropy, or of what it tells about the label, from which it is redundant."""
 
-SCHEMA = {
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "column": pl.String,
     **dict.fromkeys(("mrmr_rank", "jmi_rank", "cmim_rank"), pl.Int64),
     **dict.fromkeys(("gain", "alone"), pl.Float64),
     "redundant_with": pl.String,
     "redundancy": pl.Float64,
-    "works_with": pl.String,
+    "works_with": pl.List(pl.String),
 }
 
 
-def orders(codes: Codes, pairs: pl.DataFrame, singles: Mapping[str, Information]) -> pl.DataFrame:
+def orders(
+    codes: Codes,
+    pairs: pl.DataFrame,
+    singles: Mapping[str, Information],
+    triples: pl.DataFrame | None = None,
+) -> pl.DataFrame:
     """Greedy orders of the columns.
 
     - 3MR (relevance - redundancy + relation; Škrlj and Mramor 2023): the column's score, less the most
@@ -58,15 +63,17 @@ def orders(codes: Codes, pairs: pl.DataFrame, singles: Mapping[str, Information]
         codes: rows as codes, for the columns' entropies.
         pairs: what ``all_pairs`` gave for them.
         singles: per column its information with the label.
+        triples: combinations that tell something, as ``combinations`` gave them; for 3MR only.
 
     Returns:
         One line per column in 3MR order: ``column``, ``mrmr_rank``, ``jmi_rank``, ``cmim_rank`` (from 1),
         ``gain`` (nats that it adds to the columns before it), ``alone`` (its own), ``redundant_with``
         (a column before it that tells 0.9 of its entropy, or of what it tells about the label; or null),
         ``redundancy`` (share of its entropy that the former, else the closest column, tells),
-        ``works_with`` (the column whose company ``gain`` counts on, or null).
+        ``works_with`` (the columns whose company ``gain`` counts on, or null).
     """
     facts = _Facts.of(codes, pairs, singles)
+    facts = replace(facts, triples=_triples(codes.names, facts.relation, triples))
     taken = _three_mr(facts)
     order = [step.column for step in taken]
     place = np.empty(len(order), np.int64)
@@ -89,7 +96,7 @@ def orders(codes: Codes, pairs: pl.DataFrame, singles: Mapping[str, Information]
                 "alone": float(facts.scores[k]),
                 "redundant_with": None if other is None else codes.names[other],
                 "redundancy": float(facts.share[closest, k]) if closest is not None else 0.0,
-                "works_with": None if step.company is None else codes.names[step.company],
+                "works_with": [codes.names[friend] for friend in step.friends] or None,
             }
         )
     return pl.DataFrame(lines, schema=SCHEMA)
@@ -110,6 +117,8 @@ def _bounded(shared: Floats, least: Floats, told: Floats, sparse: NDArray[np.boo
 def keep_until_loss(order: pl.DataFrame, loss: float) -> list[str]:
     """The first columns of the 3MR order that lose at most a share ``loss`` of all gains.
 
+    Columns that tell something only together stay together.
+
     Args:
         order: what ``orders`` returned.
         loss: share of the sum of positive gains that may be lost, 0 to below 1.
@@ -124,7 +133,12 @@ def keep_until_loss(order: pl.DataFrame, loss: float) -> list[str]:
     lost = gains.sum() - np.cumsum(gains)
     # Sums in another order differ in the last digits.
     enough = np.flatnonzero(lost <= loss * gains.sum() + 1e-12 * gains.sum())
-    return order["column"].to_list()[: int(enough[0]) + 1] if len(enough) and gains.any() else []
+    if not len(enough) or not gains.any():
+        return []
+    names, friends = order["column"].to_list(), _works_with(order)
+    first = names[: int(enough[0]) + 1]
+    kept = {one for name in first for one in unit(name, friends, first)}
+    return [name for name in names if name in kept]
 
 
 def within_bytes(order: pl.DataFrame, bytes_of: Mapping[str, int], budget: int) -> list[str]:
@@ -143,6 +157,7 @@ def within_bytes(order: pl.DataFrame, bytes_of: Mapping[str, int], budget: int) 
     """
     costs = {name: _cost(name, bytes_of) for name in order["column"].to_list()}
     lines = {line["column"]: line for line in order.sort("mrmr_rank").iter_rows(named=True)}
+    friends = _works_with(order)
     kept: list[str] = []
     left = budget
     while True:
@@ -150,11 +165,11 @@ def within_bytes(order: pl.DataFrame, bytes_of: Mapping[str, int], budget: int) 
         for name, line in lines.items():
             if name in kept:
                 continue
-            unit = _unit(name, lines, kept)
-            cost, value = sum(costs[one] for one in unit), sum(_worth(lines[one], kept) for one in unit)
+            parts = unit(name, friends, kept)
+            cost, value = sum(costs[one] for one in parts), sum(_worth(lines[one], kept) for one in parts)
             rate = value / max(cost, 1e-9)
             if line["gain"] is not None and value > 0 and cost <= left and (best is None or rate > best[0]):
-                best = (rate, unit)
+                best = (rate, parts)
         if best is None:
             return kept
         kept += best[1]
@@ -173,6 +188,8 @@ class _Facts:
     """``[F, F]`` what two tell only together, symmetric."""
     share: Floats
     """``[F, F]`` share of the second column's entropy that the first one tells."""
+    triples: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+    """What three tell only all together."""
 
     @classmethod
     def of(cls, codes: Codes, pairs: pl.DataFrame, singles: Mapping[str, Information]) -> _Facts:
@@ -211,32 +228,63 @@ class _Facts:
         return cls(scores, shared, relation, share)
 
 
+def _triples(
+    names: Sequence[str], relation: Floats, triples: pl.DataFrame | None
+) -> dict[tuple[int, ...], float]:
+    """What three columns tell beyond what pairs of them do, less three deviations."""
+    if triples is None:
+        return {}
+    index = {name: number for number, name in enumerate(names)}
+    found = {}
+    for line in triples.drop_nulls("c").iter_rows(named=True):
+        three = tuple(sorted(index[line[part]] for part in ("a", "b", "c")))
+        sure = line["synergy"] * (1.0 - 3.0 / line["synergy_z"]) if line["synergy_z"] > 3.0 else 0.0
+        found[three] = sure - float(relation[np.ix_(three, three)].sum()) / 2
+    return {three: nats for three, nats in found.items() if nats > 0}
+
+
 @dataclass(frozen=True)
 class _Step:
     column: int
     gain: float
-    company: int | None
+    friends: tuple[int, ...]
 
 
 def _three_mr(facts: _Facts) -> list[_Step]:
     columns = len(facts.scores)
     taken, shared = np.zeros(columns, dtype=bool), np.zeros(columns)
-    company = Company(facts.relation, facts.share)
+    company = Company(facts.relation, facts.share, facts.triples)
     steps = []
     for _ in range(columns):
         helped, helper = company.helped(taken)
         gains = facts.scores - shared + helped
-        worth, partner = company.entered(gains, helped, taken)
+        worth, entered = company.entered(gains, helped, taken)
         # Sums in another order differ in the last digits: of copies, the first in the log comes first.
         k = int(np.where(taken, -np.inf, worth.round(12)).argmax())
-        if partner[k] >= 0:
-            company.lend(k, int(partner[k]), float(worth[k] - max(gains[k], 0.0)))
-        friend = int(partner[k] if partner[k] >= 0 else helper[k])
-        steps.append(_Step(k, float(worth[k]), friend if friend >= 0 else None))
+        together = int(entered[k])
+        friends = company.friends(k, together if together != ALONE else int(helper[k]))
+        if together != ALONE:
+            company.lend(k, together, float(worth[k] - max(gains[k], 0.0)))
+        steps.append(_Step(k, float(worth[k]), friends))
         taken[k] = True
         company.take(k)
         shared = np.maximum(shared, facts.shared[k])
-    return steps
+    return _as_it_came(steps, facts.share)
+
+
+def _as_it_came(steps: Sequence[_Step], share: Floats) -> list[_Step]:
+    """Steps whose friends are those that came: of two alike, the other may have been taken later."""
+    friends = {step.column: step.friends for step in steps}
+    place = {step.column: at for at, step in enumerate(steps)}
+    mended = []
+    for at, step in enumerate(steps):
+        came = [other.column for other in steps[at + 1 :] if step.column in other.friends]
+        found: list[int] = []
+        for friend in step.friends:
+            is_kept = place[friend] < at or step.column in friends[friend] or not came
+            found.append(friend if is_kept else came[int(share[came, friend].argmax())])
+        mended.append(replace(step, friends=tuple(dict.fromkeys(found))))
+    return mended
 
 
 def _greedy(facts: _Facts, *, joint: bool) -> list[int]:
@@ -282,9 +330,18 @@ def _entropy(counts: Ints, rows: int) -> float:
     return -float(share @ np.log(share))
 
 
-def _unit(name: str, lines: Mapping[str, dict[str, object]], kept: Sequence[str]) -> list[str]:
-    company = lines[name]["works_with"]
-    return [name] if company not in lines or company in kept else [name, str(company)]
+def unit(name: str, works_with: Mapping[str, Sequence[str] | None], kept: Collection[str]) -> list[str]:
+    """The column and those not kept without which it is not worth its gain, and so on."""
+    found, at = [name], 0
+    while at < len(found):
+        friends = works_with.get(found[at]) or ()
+        found += [one for one in friends if one in works_with and one not in kept and one not in found]
+        at += 1
+    return found
+
+
+def _works_with(order: pl.DataFrame) -> dict[str, list[str] | None]:
+    return dict(order.select("column", "works_with").iter_rows())
 
 
 def _worth(line: Mapping[str, object], kept: Sequence[str]) -> float:

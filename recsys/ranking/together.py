@@ -20,6 +20,7 @@ COMBINATIONS = 50
 """Best combinations whose gain is computed exactly, at least."""
 COMBINED_P = 0.01
 """Chance, over all combinations tried, below which a combination's gain must be to become a column."""
+_CERTAIN = (pl.col("gain") > 0) & (pl.col("p_adjusted") < COMBINED_P)
 SAME = 0.99
 """Share of its entropy that another column of as many values tells from which a column is its copy."""
 _EXACT = ("gain", "gain_z", "low", "high", "p_adjusted", "synergy", "synergy_z", "normalised")
@@ -46,7 +47,11 @@ def together(
     from recsys.ranking.combinations import combinations
 
     counted = pairs.all_pairs(codes)
-    orders = sets.orders(codes, counted, singles)
+    best = None
+    if len(codes.names) > 1:
+        limit = max(COMBINATIONS, 2 * settings.combine)
+        best = combinations(codes, settings.order, singles, limit, pairs=counted)
+    orders = sets.orders(codes, counted, singles, None if best is None else best.filter(_CERTAIN))
     table = table.join(orders, on="column", how="left", maintain_order="left")
     if settings.given:
         added = sets.given(codes, settings.given)
@@ -56,10 +61,6 @@ def together(
             orient="row",
         )
         table = table.join(scores, on="column", how="left", maintain_order="left")
-    best = None
-    if len(codes.names) > 1:
-        limit = max(COMBINATIONS, 2 * settings.combine)
-        best = combinations(codes, settings.order, singles, limit, pairs=counted)
     changes = labels = None
     findings: Sequence[Finding] = ()
     if codes.day is not None:
@@ -110,7 +111,7 @@ def _worth_a_column(best: pl.DataFrame | None, table: pl.DataFrame) -> tuple[tup
     told = table.filter(pl.col("redundancy") > SAME).select("column", "redundant_with").drop_nulls()
     original = {name: name for name in distinct}
     original |= {name: other for name, other in told.iter_rows() if distinct[name] == distinct[other]}
-    found = best.filter((pl.col("gain") > 0) & (pl.col("p_adjusted") < COMBINED_P))
+    found = best.filter(_CERTAIN)
     chosen: dict[frozenset[str], tuple[str, ...]] = {}
     for row in found.select("a", "b", "c").iter_rows():
         parts = tuple(name for name in row if name is not None)

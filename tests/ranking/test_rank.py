@@ -213,6 +213,17 @@ def test_two_columns_that_tell_only_together_surface_and_can_be_combined() -> No
     assert {redundant["single"], redundant["again"]} & {"single", "again"}
 
 
+def test_a_parity_of_three_columns_is_kept_whole() -> None:
+    generator = np.random.default_rng(2)
+    x, y, z = generator.integers(0, 2, (3, 12_000))
+    label = (x ^ y ^ z) ^ (generator.random(12_000) < 0.15)
+    log = pl.DataFrame({"x": x, "noise": generator.integers(0, 5, 12_000), "y": y, "z": z, "label": label})
+    schema = categorical("x", "y", "z", "noise")
+    for choice in ({"keep": 3}, {"keep_until_loss": 0.01}, {"bytes": 1_000}):
+        settings = RankSettings.parse(order=3, report=False, **choice)
+        assert set(rank(log, schema, settings=settings).kept) == {"x", "y", "z"}
+
+
 def test_all_missing_is_a_finding_and_tells_nothing() -> None:
     log = make_log().with_columns(empty=pl.lit(None, pl.Int64))
     schema = Schema(columns={**SCHEMA.columns, "empty": Column(kind="categorical", type="int64")})

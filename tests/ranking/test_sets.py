@@ -10,6 +10,7 @@ import pytest
 
 from recsys.errors import ConfigError
 from recsys.ranking.codes import Codes
+from recsys.ranking.combinations import combinations
 from recsys.ranking.pairs import all_pairs
 from recsys.ranking.sets import given, keep_until_loss, orders, within_bytes
 from tests.ranking.coded import clicks, coded, singles
@@ -41,7 +42,7 @@ def test_3mr_takes_what_tells_something_new(order: pl.DataFrame) -> None:
     first = order["column"].to_list()[:4]
     assert set(first[:3]) in ({"sig", "x1", "x2"}, {"copy", "x1", "x2"})
     assert first[3] == "noisy"
-    assert (_line(order, "x1")["works_with"], _line(order, "x2")["works_with"]) == ("x2", "x1")
+    assert (_line(order, "x1")["works_with"], _line(order, "x2")["works_with"]) == (["x2"], ["x1"])
     twins = order.filter(pl.col("column").is_in(["sig", "copy"]))
     assert twins["redundant_with"].to_list() == [None, twins["column"][0]]
     assert twins["redundancy"][1] == pytest.approx(1.0)
@@ -61,6 +62,8 @@ def test_a_copy_of_a_part_of_an_interaction_does_not_take_its_place(part: str) -
     assert other in first
     assert len(set(trio) & set(first)) == 1
     copies = found.filter(pl.col("column").is_in(trio)).tail(2)
+    pair = found.filter(pl.col("column").is_in([*trio, other]) & (pl.col("gain") > 0))
+    assert pair["gain"].sum() < 1.05 * all_pairs(codes).filter(a="x1", b="x2")["synergy"][0]
     assert copies["gain"].max() <= 1e-9
     assert copies["works_with"].null_count() == 2
     for loss in (0.0, 0.2):
@@ -83,6 +86,28 @@ def test_a_strong_column_and_its_copies_share_one_interaction() -> None:
     assert found["redundant_with"][3:].to_list() == ["city", "city"]
 
 
+@pytest.mark.parametrize("copy", [None, "x", "y", "z"])
+def test_three_columns_that_tell_only_together_are_entered_together(copy: str | None) -> None:
+    generator, rows = np.random.default_rng(2), 20_000
+    x, y, z = generator.integers(0, 2, (3, rows))
+    columns = {"noise": generator.integers(0, 5, rows), "x": x, "y": y, "z": z}
+    if copy is not None:
+        columns["again"] = columns[copy]
+    codes = coded(columns, (x ^ y ^ z) ^ (generator.random(rows) < 0.15))
+    pairs, alone = all_pairs(codes), singles(codes)
+    triples = combinations(codes, 3, alone, pairs=pairs)
+    found = orders(codes, pairs, alone, triples)
+    assert {"again": copy}.get(found["column"][0], found["column"][0]) in ("x", "y", "z")
+    first = [copy if name == "again" else name for name in found["column"][:3]]
+    assert sorted(str(name) for name in first) == ["x", "y", "z"]
+    assert all(len(friends) == 2 for friends in found["works_with"][:3])
+    assert found["gain"][:3].min() > 0.05
+    assert found["gain"][:3].sum() < triples["joint"][0]
+    assert found["gain"][3:].max() <= 1e-9
+    assert len(keep_until_loss(found, 0.01)) == len(keep_until_loss(found, 0.4)) == 3
+    assert orders(codes, pairs, alone)["gain"].max() < 0.001
+
+
 def test_jmi_and_cmim_put_noise_last(order: pl.DataFrame) -> None:
     for rank in ("jmi_rank", "cmim_rank"):
         ranked = order.sort(rank)["column"].to_list()
@@ -99,9 +124,11 @@ def test_keep_until_loss_keeps_as_few_as_may_be(order: pl.DataFrame) -> None:
     total = order.filter(pl.col("gain") > 0)["gain"].sum()
     for loss in (0.01, 0.2, 0.5, 0.8):
         kept = keep_until_loss(order, loss)
-        gains = order["gain"].to_list()[: len(kept)]
-        assert sum(gains) >= (1 - loss) * total - 1e-12
-        assert sum(gains[:-1]) < (1 - loss) * total
+        gains = {name: _line(order, name)["gain"] for name in kept}
+        assert sum(gains.values()) >= (1 - loss) * total - 1e-12
+        # Less the last column, and what is of use with it only.
+        last = {kept[-1], *(_line(order, kept[-1])["works_with"] or ())}
+        assert sum(gain for name, gain in gains.items() if name not in last) < (1 - loss) * total
     with pytest.raises(ConfigError, match="from 0 to below 1"):
         keep_until_loss(order, 1.0)
     assert keep_until_loss(order.with_columns(gain=pl.lit(-1.0)), 0.1) == []
