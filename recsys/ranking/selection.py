@@ -110,8 +110,9 @@ def _within(free: pl.DataFrame, bytes_of: Mapping[str, int], settings: RankSetti
 
 
 def _by_gain(table: pl.DataFrame, settings: RankSettings) -> bool:
-    """Whether what columns add to each other is known and asked for."""
-    return "gain" in table.columns and (settings.score == "corrected" or bool(settings.given))
+    """Whether columns go by what they add to each other: a share of loss does by any score."""
+    asked = settings.score == "corrected" or bool(settings.given) or settings.keep_until_loss is not None
+    return "gain" in table.columns and asked
 
 
 def _in_order(table: pl.DataFrame, settings: RankSettings) -> pl.DataFrame:

@@ -55,3 +55,16 @@ def test_three_that_tell_only_together_stay_together() -> None:
 def test_a_pair_whose_one_part_is_given_needs_one_place() -> None:
     table = XOR.with_columns(given_score=pl.Series([None, 0.18, 0.01, 0.0]))
     assert _kept(table, keep=2, given=("x",)) == {"x", "y"}
+
+
+@pytest.mark.parametrize("score", ["corrected", "mi", "adjusted", "outrank"])
+def test_a_share_of_loss_goes_by_gain_whatever_orders_the_table(score: str) -> None:
+    table = _table(("wide noise", -0.02, None), ("real", 0.1, None), ("some", 0.004, None))
+    assert _kept(table, keep_until_loss=0.1, score=score) == {"real"}
+    assert _kept(table, keep_until_loss=0.0, score=score) == {"real", "some"}
+
+
+def test_a_number_of_columns_goes_by_the_score_that_was_asked_for() -> None:
+    table = _table(("wide noise", -0.02, None), ("real", 0.1, None))
+    assert _kept(table, keep=1, score="mi") == {"wide noise"}
+    assert _kept(table, keep=1) == {"real"}
