@@ -223,7 +223,9 @@ BAD: dict[str, Bad] = {
     "label of 2": Bad(
         PREPARE + SPLIT, on_day(10, "y", 2), r"log.parquet, row 2\d\d: label 'y' must be 0 or 1"
     ),
-    "label null": Bad(RANK, on_day(3, "y", None), "label 'y' must be 0 or 1 .* first None"),
+    "label null": Bad(
+        RANK, on_day(3, "y", None), r"log.parquet, row \d+: label 'y' is None, .*missing in 24 of 300 rows"
+    ),
     "label all null": Bad(CHAIN, rows(y=pl.lit(None)), "row 0: label 'y' must be 0 or 1"),
     "label text": Bad(INFER, rows(y=pl.lit("no")), "label 'y' must be an integer, .*found text"),
     "label of 2, evaluated": Bad(
