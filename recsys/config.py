@@ -255,6 +255,12 @@ class TableOptimizer(Section):
     l2: float = Field(default=0.0, ge=0)
     """Adds l2/2·‖E‖² of whole dense-path tables to every step's mean loss (FuxiCTR's
     ``embedding_regularizer``)."""
+    l2_rows: float = Field(default=0.0, ge=0)
+    """Adds l2_rows·E_j/n_j to the gradient of every row j that a batch looks up, once a batch; n_j is how
+    often the train rows hold it (DIN's mini-batch aware regularisation). Both paths; costs no more than
+    what a batch looks up."""
+    l2_rows_by_count: bool = True
+    """Whether ``l2_rows`` is divided by n_j; without, frequent values are held down more than rare ones."""
     init_std: float = Field(default=1e-2, gt=0)
     """Standard deviation of the normal distribution that new vectors are drawn from."""
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.config import TrainSettings
+from recsys.data.batch import Batch
 from recsys.data.batches import Batches
 from recsys.data.prefetch import Prefetch
 from recsys.embeddings.tables import DeviceBatch, Tables
@@ -28,6 +29,7 @@ from recsys.training.checkpoint import ALL_DONE, Checkpoints, CheckpointState, P
 from recsys.training.diagnosis import describe_batch, first_bad_weights
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
+from recsys.training.row_l2 import LookedUp
 from recsys.training.state import run_tensors
 
 Evaluate = Callable[[], dict[str, float]]
@@ -160,13 +162,11 @@ class Trainer:
         """Go on with the current epoch until it ends, or training does."""
         position = self.position
         steps = self._batches.steps_per_epoch
-        prepared = (
-            self.tables.prepare(batch) for batch in self._batches.epoch(position.epoch, position.batch)
-        )
+        prepared = (self._prepared(batch) for batch in self._batches.epoch(position.epoch, position.batch))
         with Prefetch(prepared) as ahead:
             started, waited, paused = time.perf_counter(), 0.0, 0.0
-            for batch in ahead:
-                stopping = self._step(batch, stop.signal is not None)
+            for batch, looked_up in ahead:
+                stopping = self._step(batch, looked_up, stop.signal is not None)
                 self._meter.waited += ahead.waited - waited
                 waited = ahead.waited
                 last = position.batch + 1 == steps
@@ -182,7 +182,11 @@ class Trainer:
             self.waited += waited
             self.seconds += time.perf_counter() - started - paused
 
-    def _step(self, batch: DeviceBatch, stop: bool) -> bool:
+    def _prepared(self, batch: Batch) -> tuple[DeviceBatch, LookedUp]:
+        """A batch on its device, and the table rows in it for their L2; runs in another thread."""
+        return self.tables.prepare(batch), self.optimisers.looked_up(batch)
+
+    def _step(self, batch: DeviceBatch, looked_up: LookedUp, stop: bool) -> bool:
         """One update; returns whether any rank wants to stop."""
         self._reseed(self.position.step)
         self.optimisers.zero_grad()
@@ -193,7 +197,7 @@ class Trainer:
         loss = losses / batch.global_rows
         loss.backward()  # type: ignore[no-untyped-call]
         loss, stopping = self._sum_over_ranks(loss.detach(), stop)
-        self.optimisers.step()
+        self.optimisers.step(looked_up)
         meter = self._meter
         self.rows += batch.global_rows
         meter.losses.append((batch.index, loss))

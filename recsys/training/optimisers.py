@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recsys.config import DenseOptimizer, TableOptimizer
+from recsys.data.batch import Batch
 from recsys.embeddings.tables import Tables
+from recsys.training.row_l2 import LookedUp, RowL2
 
 
 def dense_optimizer(parameters: Iterable[nn.Parameter], settings: DenseOptimizer) -> Optimizer:
@@ -42,7 +44,8 @@ class Optimisers:
     """Steps the dense part and both kinds of tables.
 
     Fused tables update themselves in backward; here only their learning rate is set. All three
-    learning rates follow ``scale``, which the plateau rule cuts.
+    learning rates follow ``scale``, which the plateau rule cuts. ``row_l2`` regularises the rows that a
+    step looks up.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Optimisers:
         dense: DenseOptimizer,
         table: TableOptimizer,
         clip_norm: float | None,
+        row_l2: RowL2 | None = None,
     ) -> None:
         self.names = [name for name, _ in model.named_parameters()]
         self.parameters = list(model.parameters())
@@ -60,6 +64,8 @@ class Optimisers:
         self.table = table_optimizer(self.table_weights.values(), table)
         self._tables = tables
         self._l2 = table.l2
+        self._row_l2 = row_l2
+        self._scale = 1.0
         self._clip_norm = clip_norm
         self._rates = [
             (optimizer, optimizer.param_groups[0]["lr"])
@@ -69,6 +75,7 @@ class Optimisers:
 
     def set_scale(self, scale: float) -> None:
         """Multiply every initial learning rate by ``scale``."""
+        self._scale = scale
         for optimizer, lr in self._rates:
             optimizer.param_groups[0]["lr"] = lr * scale
         self._tables.set_fused_lr(scale)
@@ -78,10 +85,16 @@ class Optimisers:
         for optimizer, _ in self._rates:
             optimizer.zero_grad(set_to_none=True)
 
-    def step(self) -> None:
-        """Regularise, clip and update; gradients are already summed over ranks."""
+    def looked_up(self, batch: Batch) -> LookedUp:
+        """What ``step`` has to know of a batch; may run in another thread."""
+        return {} if self._row_l2 is None else self._row_l2.looked_up(batch)
+
+    def step(self, looked_up: LookedUp) -> None:
+        """Regularise, clip and update; gradients of the dense part are already summed over ranks."""
         if self._l2:
             self._tables.add_l2(self._l2)
+        if self._row_l2 is not None:
+            self._row_l2.add(looked_up, self._scale)
         if self._clip_norm is not None and self.parameters:
             nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
         for optimizer, _ in self._rates:

@@ -40,6 +40,7 @@ from recsys.training.loop import Trainer, Watch
 from recsys.training.memory import keep_freed_memory
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
+from recsys.training.row_l2 import RowL2
 from recsys.training.run_folder import Run, RunFile, RunResult, clear, relative_to_run
 from recsys.training.scoring import labels_of, score_part
 from recsys.training.state import run_tensors
@@ -172,7 +173,8 @@ def _build(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> _Parts:
     model = model.to(ranks.device)
     if ranks.world > 1:
         set_process_group(model, ranks.group)
-    optimisers = Optimisers(model, tables, settings.dense, settings.tables, settings.clip_norm)
+    row_l2 = RowL2(tables, dataset, plan, settings.tables, ranks) if settings.tables.l2_rows else None
+    optimisers = Optimisers(model, tables, settings.dense, settings.tables, settings.clip_norm, row_l2)
     batches = Batches(
         dataset,
         "train",

@@ -32,6 +32,11 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         "dense",
     ),
     "shared-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
+    "din-dense-l2_rows": (
+        {"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"},
+        "dense",
+    ),
+    "shared-autoint-fused-l2_rows": ({"name": "autoint", "layers": 1}, "fused"),
 }
 SETTINGS = TrainSettings(
     epochs=12,
@@ -50,10 +55,18 @@ def plan_of(case: str, dataset: Dataset) -> Plan:
     return shared_plan(dataset, path) if case.startswith("shared") else made_plan(dataset, path)
 
 
+def settings_of(case: str) -> TrainSettings:
+    """Settings of a case; its name says how tables are regularised."""
+    if case.endswith("l2_rows"):
+        return SETTINGS.model_copy(update={"tables": TableOptimizer(l2_rows=2.0, lr=0.005)})
+    return SETTINGS
+
+
 def main() -> None:
     dataset, output = Dataset.load(Path(sys.argv[1])), Path(sys.argv[2])
     for name, (model, _) in CASES.items():
-        train(dataset, output / name, model=model, plan=plan_of(name, dataset), settings=SETTINGS)
+        plan = plan_of(name, dataset)
+        train(dataset, output / name, model=model, plan=plan, settings=settings_of(name))
 
 
 if __name__ == "__main__":

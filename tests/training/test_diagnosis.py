@@ -18,6 +18,7 @@ from recsys.report import write_run_report
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.diagnosis import describe_batch
 from recsys.training.optimisers import Optimisers
+from recsys.training.row_l2 import LookedUp
 from recsys.training.train import train
 from tests.training.made import made_dataset
 
@@ -81,8 +82,8 @@ def test_weights_that_an_update_spoilt_are_neither_scored_nor_saved(
     step = Optimisers.step
     steps: list[int] = []
 
-    def spoil(self: Optimisers) -> None:
-        step(self)
+    def spoil(self: Optimisers, looked_up: LookedUp) -> None:
+        step(self, looked_up)
         steps.append(len(steps) + 1)
         if len(steps) == 4:
             with torch.no_grad():
