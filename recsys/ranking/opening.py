@@ -40,8 +40,6 @@ class Log:
     spread: Spread
     fingerprints: dict[str, Fingerprint]
     """Of the files of the whole log."""
-    notes: tuple[str, ...] = ()
-    """What inferring the schema left out."""
 
 
 def open_log(
@@ -59,10 +57,8 @@ def open_log(
     """
     if data is not None:
         data = _held(open_source(data, root))
-    notes: tuple[str, ...] = ()
     if schema is None:
         schema = _inferred(data, label, split, root)
-        notes = schema.notes
     elif not isinstance(schema, Schema):
         schema = Schema.load(Path(schema))
     if label is not None and schema.label != label:
@@ -84,7 +80,7 @@ def open_log(
         say(f"{name}: {treatment}")
     spread = Spread(rows, sample)
     found = open_label(source, schema.label, spread)
-    return Log(source, schema, found, spread, parts.fingerprints(), notes)
+    return Log(source, schema, found, spread, parts.fingerprints())
 
 
 def _held(source: Source) -> Source:

@@ -20,7 +20,7 @@ from recsys.data.check import reading, typed_columns
 from recsys.data.source import Data
 from recsys.errors import ConfigError, did_you_mean
 from recsys.ranking.binning import FEW as FEW_NUMBERS
-from recsys.ranking.binning import Bins, coarse_bins, fine_bins, resolved
+from recsys.ranking.binning import Bins, coarse_bins, even, fine_bins, resolved
 from recsys.ranking.counting import LABEL_COLUMN, count, typed_batches
 from recsys.ranking.information import Chance, Information, information
 from recsys.ranking.opening import Log, open_log
@@ -28,7 +28,7 @@ from recsys.ranking.ranking import RANKING_FILE, REPORT_FILE, Ranking
 from recsys.ranking.selection import choose, table_bytes
 from recsys.ranking.tally import Tally
 from recsys.ranking.together import Together, together
-from recsys.schema import Schema
+from recsys.schema import Column, Schema
 from recsys.stage import StageRecord, settings_of, written_aside
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ class Scored:
     """Every column by itself."""
 
     tallies: dict[str, Tally]
-    """Numeric columns by chosen bin."""
+    """Numeric columns by the bins chosen for what they tell about the label."""
     informations: dict[str, Information]
     bins: dict[str, Bins]
-    """Chosen ones, of the numeric columns."""
+    """Of the numeric columns, whatever the label: for all that looks at more than one column."""
     distinct: dict[str, int]
     sample: pl.DataFrame
     """See ``Counted.sample``."""
@@ -152,10 +152,11 @@ def _scored(log: Log, *, with_sample: bool) -> Scored:
             informations[name] = information(tally.counts, chance, tally.classes)
             distinct[name] = tally.distinct
             continue
-        tallies[name], groups, informations[name] = resolved(tally, chance)
+        tallies[name], _, informations[name] = resolved(tally, chance)
         bins[name] = fine[name]
         if distinct[name] > FEW_NUMBERS:
             numbers = tally.values.drop_nulls().to_numpy()
+            groups = even(tally.counts[tally.values.null_count() :])
             bins[name] = coarse_bins(fine[name], numbers, groups)
         else:
             distinct[name] = tally.distinct
@@ -255,11 +256,29 @@ def _left_out(log: Log) -> list[Finding]:
     from recsys.ranking.quality import Finding
 
     found = []
-    for note in log.notes:
+    for note in log.schema.notes:
         name = next((name for name in log.source.columns if note.startswith(f"{name}: ")), None)
         if name is not None and name not in log.schema.features and name != log.label.column:
-            found.append(Finding(name, "left_out", "note", 0.0, f"'{name}' is {note[len(name) + 2 :]}."))
+            kind = _why_left_out(log.schema.columns.get(name))
+            sentence = f"'{name}' is {note[len(name) + 2 :]}."
+            if kind is None:
+                found.append(Finding(name, "left_out", "note", 0.0, sentence))
+            else:
+                found.append(Finding(name, kind, "warning", 1.0, sentence))
     return found
+
+
+def _why_left_out(column: Column | None) -> str | None:
+    """The kind of finding that kept a column from being a feature; None where nothing is wrong with it."""
+    if column is None:
+        return None
+    if "row_id" in column.roles:
+        return "row_id"
+    if column.facts is not None and column.facts.distinct == 0:
+        return "all_missing"
+    if column.facts is not None and column.facts.distinct == 1 and not column.facts.missing:
+        return "constant"
+    return None
 
 
 def _transforms(log: Log, scored: Scored) -> pl.DataFrame | None:

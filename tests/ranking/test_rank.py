@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
 
-from recsys import Ranking, RankSettings, rank
+from recsys import Ranking, RankSettings, infer, rank
 from recsys.config import RatioSplit
 from recsys.data.split import split_source
 from recsys.errors import ConfigError, DataError, SchemaError
@@ -233,9 +233,26 @@ def test_all_missing_is_a_finding_and_tells_nothing() -> None:
     assert ranking.findings is not None
     found = ranking.findings.filter(pl.col("column") == "empty").row(0, named=True)
     assert (found["kind"], found["severity"]) == ("all_missing", "error")
-    inferred = rank(log, label="clicked", settings=QUICK)
-    assert inferred.findings is not None
-    assert "empty" in inferred.findings.filter(pl.col("kind") == "left_out")["column"].to_list()
+
+
+@pytest.mark.parametrize("given", ["nothing", "a schema", "a file"])
+def test_columns_that_no_schema_takes_as_features_are_warned_of(given: str, tmp_path: Path) -> None:
+    log = make_log().with_columns(
+        empty=pl.lit(None, pl.Int64), same=pl.lit("k"), row=pl.int_range(pl.len()), day=pl.lit("2026-01-01")
+    )
+    schema: Any = None
+    if given != "nothing":
+        schema = infer(log, label="clicked")
+    if given == "a file":
+        schema.save(tmp_path / "schema.yaml")
+        schema = tmp_path / "schema.yaml"
+    findings = rank(log, schema, label="clicked", settings=QUICK).findings
+    assert findings is not None
+    found = {row["column"]: row for row in findings.iter_rows(named=True)}
+    kinds = {"empty": "all_missing", "same": "constant", "row": "row_id"}
+    assert {name: found[name]["kind"] for name in kinds} == kinds
+    assert {found[name]["severity"] for name in kinds} == {"warning"}
+    assert found["same"]["sentence"] == "'same' is not a feature, it has the same value in every row."
 
 
 # --- labels --------------------------------------------------------------------------------------
