@@ -13,7 +13,7 @@ from recsys.data.crosses import parts_with_crosses
 from recsys.data.source import Data, Source, open_source
 from recsys.data.split import split_source
 from recsys.data.types import is_scalar
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, did_you_mean
 from recsys.progress import say
 from recsys.ranking.label import Label, open_label
 from recsys.ranking.spread import Spread
@@ -52,11 +52,15 @@ def open_log(
 ) -> Log:
     """Open a log, infer its schema where none is given, and see that its label can be ranked by.
 
-    Raises ConfigError without a label, SchemaError for columns that are not what the schema says,
-    DataError for too few rows or a label that cannot be used.
+    Raises ConfigError without a label or for one that is not there, SchemaError for columns that are
+    not what the schema says, DataError for too few rows or a label that cannot be used.
     """
     if data is not None:
         data = _held(open_source(data, root))
+    split_log = split_source(split, data, root=root)
+    if label is not None and label not in split_log.columns:
+        near = did_you_mean(label, split_log.columns)
+        raise ConfigError(f"{split_log.name}: no column {label!r} to be the label; {near}")
     if schema is None:
         schema = _inferred(data, label, split, root)
     elif not isinstance(schema, Schema):
@@ -65,7 +69,7 @@ def open_log(
         schema = _relabelled(schema, label)
     if schema.label is None:
         raise ConfigError("rank needs a label: give label=, or a column with the role 'label'")
-    parts = parts_with_crosses(split_source(split, data, root=root), schema)
+    parts = parts_with_crosses(split_log, schema)
     source = parts.source("train")
     check_columns(source.columns, schema, source.name)
     rows = source.rows()

@@ -29,7 +29,7 @@ from recsys.ranking.selection import choose, table_bytes
 from recsys.ranking.tally import Tally
 from recsys.ranking.together import Together, together
 from recsys.schema import Column, Schema
-from recsys.stage import StageRecord, settings_of, written_aside
+from recsys.stage import StageRecord, require_ours, settings_of, written_aside
 
 if TYPE_CHECKING:
     from recsys.config import SplitSettings
@@ -78,12 +78,15 @@ def rank(
             kept), ``report.html`` and ``stage.json``.
 
     Raises:
-        ConfigError: no label, or settings that contradict each other or the columns.
+        ConfigError: no label, or one that is not there; settings that contradict each other or the columns.
         SchemaError: a column is missing or not what the schema says.
-        DataError: too few train rows to rank by, or a label that is constant or missing.
+        DataError: too few train rows to rank by, a label that is constant or missing, or an output
+            folder that holds other things.
     """
     started = time.perf_counter()
     settings = _settings(settings, keep)
+    if output is not None:
+        require_ours(Path(output), RANKING_FILE)
     log = open_log(data, schema, split, label, root, settings.sample)
     for name in settings.given:
         if name not in log.schema.features:

@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
 from recsys import Ranking, RankSettings, infer, rank
 from recsys.config import RatioSplit
 from recsys.data.split import split_source
-from recsys.errors import ConfigError, DataError, SchemaError
+from recsys.errors import ConfigError
 from recsys.ranking.shown import lines_of
 from recsys.schema import Column, Schema
 
@@ -371,32 +371,3 @@ def test_the_terminal_shows_what_was_kept_and_warns_first() -> None:
     assert marks == sorted(marks)
     assert "!" in marks
     assert sum("'leak'" in line for line in lines) >= 1
-
-
-# --- refusals ------------------------------------------------------------------------------------
-
-
-def test_what_cannot_be_ranked_is_refused() -> None:
-    log = make_log()
-    with pytest.raises(DataError, match="60 train rows are too few"):
-        rank(make_log(60), SCHEMA)
-    with pytest.raises(DataError, match=r"clicked.*only 0"):
-        rank(log.with_columns(clicked=pl.lit(0)), SCHEMA)
-    with pytest.raises(DataError, match=r"row 5: label 'clicked' is None"):
-        rank(
-            log.with_columns(pl.when(pl.int_range(pl.len()) != 5).then("clicked").alias("clicked")), SCHEMA
-        )
-    with pytest.raises(DataError, match=r"4000 distinct values|at most 100"):
-        rank(log.with_columns(clicked=pl.int_range(pl.len()).cast(pl.String)), SCHEMA)
-    with pytest.raises(SchemaError, match="list of text"):
-        rank(log, SCHEMA.keep(["strong"]), label="tags")
-    with pytest.raises(ConfigError, match="keep must be at least 1"):
-        rank(log, SCHEMA, keep=0)
-    with pytest.raises(ConfigError, match="score"):
-        RankSettings.parse(score="chi2")
-    with pytest.raises(ConfigError, match="both choose columns"):
-        RankSettings.parse(keep=3, bytes="1MB")
-    with pytest.raises(ConfigError, match="needs a label"):
-        rank(log.drop("clicked"))
-    with pytest.raises(DataError, match="not a readable ranking"):
-        Ranking.load("nowhere")
