@@ -28,6 +28,10 @@ FINE = 1024
 """Bins at most in which a column is counted."""
 FEW = 64
 """Columns with no more distinct numbers are counted exactly."""
+EVEN = 32
+"""Bins of what must not depend on the label: drift, copies, and what columns tell of each other."""
+_EVEN_ROWS = 20
+"""Rows that such a bin has at least, so that small logs leave something in the cells of two columns."""
 _CAUTION = 3.0
 """With two deviations, finer bins than the data needs win by luck three times in ten."""
 _DRAWS = 1 << 14
@@ -83,18 +87,35 @@ def coarser(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         counts: rows ``[K, C]`` per fine bin and class, in the order of the values.
     """
     mass = counts.sum(1)
-    total = int(mass.sum())
-    centre = np.cumsum(mass) - mass / 2
     last = 0
     for level in range(1, FINE.bit_length()):
-        wanted = 1 << level
-        heavy = mass * wanted >= total
-        steps = np.floor(centre * (wanted / max(total, 1))).astype(np.int64)
-        starts = (np.diff(steps) > 0) | heavy[1:] | heavy[:-1]
-        groups = np.concatenate([[0], np.cumsum(starts)])
+        groups = _of_equal_mass(mass, 1 << level)
         if int(groups[-1]) > last:
             last = int(groups[-1])
             yield groups
+
+
+def even(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bins of equal mass that know nothing of the label: the coarse number ``[K]`` of each fine bin.
+
+    No more than ``FEW`` of them stay as they are; others become about ``EVEN``, fewer in small logs.
+
+    Args:
+        counts: rows ``[K, C]`` per fine bin and class, in the order of the values.
+    """
+    if len(counts) <= FEW:
+        return np.arange(len(counts))
+    mass = counts.sum(1)
+    return _of_equal_mass(mass, max(min(EVEN, int(mass.sum()) // _EVEN_ROWS), 2))
+
+
+def _of_equal_mass(mass: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """Coarse number ``[K]`` of each of the fine bins of these rows ``[K]``; a heavy one stays alone."""
+    total = int(mass.sum())
+    heavy = mass * wanted >= total
+    steps = np.floor((np.cumsum(mass) - mass / 2) * (wanted / max(total, 1))).astype(np.int64)
+    starts = (np.diff(steps) > 0) | heavy[1:] | heavy[:-1]
+    return np.concatenate([[0], np.cumsum(starts)])
 
 
 def resolved(fine: Tally, chance: Chance) -> tuple[Tally, NDArray[np.int64], Information]:
