@@ -229,6 +229,8 @@ def _ranking(log: Log, settings: RankSettings, scored: Scored) -> Ranking:
         codes = coded(scored.sample, log.schema, scored.bins, len(log.label.names), log.spread.rows)
         found = together(table, codes, settings, scored.informations)
     findings = [*_left_out(log), *found.findings]
+    if codes is not None:
+        findings += quality.sample_findings(codes)
     findings += quality.findings(scored.tallies, scored.informations, log.schema, codes)
     by = "given_score" if settings.given else _ORDERS[settings.score]
     table = found.table.sort([by, "column"], descending=[True, False], nulls_last=True)
@@ -240,7 +242,7 @@ def _ranking(log: Log, settings: RankSettings, scored: Scored) -> Ranking:
         findings=quality.findings_table(quality.by_severity(findings)),
         drift=found.drift,
         label_by_day=found.label_by_day,
-        combinations=found.combinations[: settings.combine],
+        combinations=found.combinations,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys.ranking.quality import SEVERITIES, percent
+from recsys.ranking.together import told_once
 from recsys.report.page import Field, card, folded, table
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def combinations_section(ranking: Ranking) -> str:
     if pairs.is_empty() or "gain" not in pairs.columns:
         return ""
     pairs = _beyond_parts(pairs)
+    if {"redundant_with", "redundancy", "distinct"} <= set(ranking.table.columns):
+        pairs = told_once(pairs, ranking.table)
     if pairs.is_empty():
         return paragraph("No combination tells more than its parts, beyond what chance would show.")
     best = pairs.head(MOST_COMBINATIONS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ class Together:
     drift: pl.DataFrame | None = None
     label_by_day: pl.DataFrame | None = None
     combinations: tuple[tuple[str, ...], ...] = ()
-    """Those that add more than chance to their best part, best first."""
+    """Those that ``prepare`` is to make columns of, best first."""
     findings: Sequence[Finding] = field(default=())
 
 
@@ -47,11 +47,13 @@ def together(
     from recsys.ranking.combinations import combinations
 
     counted = pairs.all_pairs(codes)
-    best = None
-    if len(codes.names) > 1:
+
+    def among(columns: Mapping[str, Information]) -> pl.DataFrame:
         limit = max(COMBINATIONS, 2 * settings.combine)
-        best = combinations(codes, settings.order, singles, limit, pairs=counted)
-    orders = sets.orders(codes, counted, singles, None if best is None else best.filter(_CERTAIN))
+        return combinations(codes, settings.order, columns, limit, pairs=counted)
+
+    best = among(singles)
+    orders = sets.orders(codes, counted, singles, best.filter(_CERTAIN))
     table = table.join(orders, on="column", how="left", maintain_order="left")
     if settings.given:
         added = sets.given(codes, settings.given)
@@ -61,12 +63,12 @@ def together(
             orient="row",
         )
         table = table.join(scores, on="column", how="left", maintain_order="left")
+    chosen, findings = _worth_a_column(best, table, settings.combine, among, singles)
     changes = labels = None
-    findings: Sequence[Finding] = ()
     if codes.day is not None:
         changes, labels = drift.drift(_single_valued(codes, table)), drift.label_by_day(codes)
-        findings = drift.findings(changes, labels)
-    return Together(table, _merged(counted, best), changes, labels, _worth_a_column(best, table), findings)
+        findings += drift.findings(changes, labels)
+    return Together(table, _merged(counted, best), changes, labels, chosen, findings)
 
 
 def _single_valued(codes: Codes, table: pl.DataFrame) -> Codes:
@@ -82,10 +84,8 @@ def _single_valued(codes: Codes, table: pl.DataFrame) -> Codes:
     )
 
 
-def _merged(counted: pl.DataFrame, best: pl.DataFrame | None) -> pl.DataFrame:
+def _merged(counted: pl.DataFrame, best: pl.DataFrame) -> pl.DataFrame:
     """All pairs; the exact gain and its interval where there is one; triples below."""
-    if best is None:
-        return counted
     exact = [name for name in _EXACT if name in best.columns]
     doubles = best.filter(pl.col("c").is_null()).select("a", "b", *exact)
     joined = counted.join(doubles, on=("a", "b"), how="left", suffix="_exact", maintain_order="left")
@@ -99,22 +99,75 @@ def _merged(counted: pl.DataFrame, best: pl.DataFrame | None) -> pl.DataFrame:
     return pl.concat([joined, triples.select(known)], how="diagonal_relaxed")
 
 
-def _worth_a_column(best: pl.DataFrame | None, table: pl.DataFrame) -> tuple[tuple[str, ...], ...]:
-    """Combinations of categorical columns whose gain is not chance, in the order of ``combinations``.
-
-    What a combination tells is told once: not again with a copy in the place of a part.
-    """
-    if best is None:
-        return ()
-    categorical = set(table.filter(pl.col("kind") == "categorical")["column"])
+def originals(table: pl.DataFrame) -> dict[str, str]:
+    """Per column the one that it is a copy of, else itself."""
     distinct = dict(table.select("column", "distinct").iter_rows())
     told = table.filter(pl.col("redundancy") > SAME).select("column", "redundant_with").drop_nulls()
-    original = {name: name for name in distinct}
-    original |= {name: other for name, other in told.iter_rows() if distinct[name] == distinct[other]}
-    found = best.filter(_CERTAIN)
-    chosen: dict[frozenset[str], tuple[str, ...]] = {}
-    for row in found.select("a", "b", "c").iter_rows():
-        parts = tuple(name for name in row if name is not None)
-        if categorical.issuperset(parts):
-            chosen.setdefault(frozenset(original[name] for name in parts), parts)
-    return tuple(chosen.values())
+    same = {name: other for name, other in told.iter_rows() if distinct[name] == distinct[other]}
+    found = {}
+    for name in distinct:
+        found[name] = name
+        while found[name] in same:
+            found[name] = same[found[name]]
+    return found
+
+
+def told_once(best: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    """Combinations without those that only put a copy in the place of a part of one before."""
+    original = originals(table)
+    parts = [name for name in ("a", "b", "c") if name in best.columns]
+    seen: set[frozenset[str]] = set()
+    first = []
+    for row in best.select(parts).iter_rows():
+        names = [name for name in row if name is not None]
+        told = frozenset(original.get(name, name) for name in names)
+        first.append(told not in seen and len(told) == len(names))
+        seen.add(told)
+    return best.filter(pl.Series(first, dtype=pl.Boolean))
+
+
+def _worth_a_column(
+    best: pl.DataFrame,
+    table: pl.DataFrame,
+    wanted: int,
+    among: Callable[[dict[str, Information]], pl.DataFrame],
+    singles: Mapping[str, Information],
+) -> tuple[tuple[tuple[str, ...], ...], list[Finding]]:
+    """The combinations to make columns of, best first, and what could not be had.
+
+    Only categorical columns can be crossed, so that their combinations are looked for by themselves:
+    others, and those of copies, would crowd them out.
+    """
+    from recsys.ranking.quality import Finding
+
+    if wanted == 0:
+        return (), []
+    kinds = dict(table.select("column", "kind").iter_rows())
+    categorical = {name for name, kind in kinds.items() if kind == "categorical"}
+    copied = {name for name, other in originals(table).items() if name != other and other in categorical}
+    crossed = {name: one for name, one in singles.items() if name in categorical - copied}
+    every = _parts(told_once(best.filter(_CERTAIN), table))
+    mixed = [row for row in every if not categorical.issuperset(row)]
+    if len(crossed) < len(singles):
+        best = among(crossed)
+    chosen = _parts(told_once(best.filter(_CERTAIN), table))[:wanted]
+    findings = []
+    if mixed:
+        listed = ", ".join(f"'{' × '.join(row)}'" for row in mixed[:3])
+        sentence = (
+            "Numeric columns and lists cannot be crossed, so combinations with them become no columns, "
+            f"though they tell more than their parts ({len(mixed)}): {listed}{', …' if len(mixed) > 3 else ''}."
+        )
+        findings.append(Finding("", "combine", "note", float(len(mixed)), sentence))
+    if len(chosen) < wanted:
+        sentence = (
+            f"Combinations asked for: {wanted}; of categorical columns, those that tell more than their "
+            f"parts beyond chance: {len(chosen)}."
+        )
+        findings.append(Finding("", "combine", "note", float(len(chosen)), sentence))
+    return tuple(chosen), findings
+
+
+def _parts(best: pl.DataFrame) -> list[tuple[str, ...]]:
+    rows = best.select("a", "b", "c").iter_rows()
+    return [tuple(name for name in row if name is not None) for row in rows]
