@@ -24,7 +24,7 @@ class Ranking:
     """``column``, ``kind``, ``score`` (nats), ``sure`` (the score less three deviations of chance, which
     orders the columns), ``z``, ``low``, ``high``, ``mi``, ``expected_mi``,
     ``adjusted_mi``, ``distinct``, ``coverage``, ``bins`` (null where not numeric), ``kept``; ``outrank``
-    where asked for; with pairs also ``redundant_with``, ``redundancy``, ``jmi_rank``, ``mrmr_rank``,
+    where asked for; with pairs also ``redundant_with``, ``redundancy``, ``rank_jmi``, ``rank_3mr``,
     ``gain``; with columns given ``given_score`` and ``given_z``."""
     pairs: pl.DataFrame | None = None
     """``a``, ``b`` (``c`` too with order 3), ``joint``, ``gain`` over the best part and its ``gain_z``,

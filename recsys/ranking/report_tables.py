@@ -168,8 +168,8 @@ def columns_section(ranking: Ranking, show: Callable[[float], str]) -> str:
         "coverage": Field("coverage", percent),
         "redundant_with": Field("redundant with", align="text"),
         "gain": Field("adds", show),
-        "jmi_rank": Field("JMI"),
-        "mrmr_rank": Field("3MR"),
+        "rank_jmi": Field("JMI"),
+        "rank_3mr": Field("3MR"),
     }
     has_interval = {"low", "high"} <= set(ranked.columns)
     names = [name for name in known if name in ranked.columns or (name == "interval" and has_interval)]

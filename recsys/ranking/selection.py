@@ -97,7 +97,7 @@ def _within(free: pl.DataFrame, bytes_of: Mapping[str, int], settings: RankSetti
             f"rank.bytes {stated}: no column's table fits beside those given; "
             f"the smallest is {least!r} with {bytes_of[least]} bytes"
         )
-    if "mrmr_rank" in free.columns:
+    if "rank_3mr" in free.columns:
         from recsys.ranking.sets import within_bytes
 
         return within_bytes(free, bytes_of, budget)
@@ -117,12 +117,12 @@ def _by_gain(table: pl.DataFrame, settings: RankSettings) -> bool:
 
 def _in_order(table: pl.DataFrame, settings: RankSettings) -> pl.DataFrame:
     """Best first: by what each adds to those before it, where that was counted and is asked for."""
-    if "mrmr_rank" not in table.columns:
+    if "rank_3mr" not in table.columns:
         return table
     worth = pl.col("gain")
     if settings.given:
         worth = pl.min_horizontal(worth, "given_score")
     table = table.with_columns(gain=worth)
     if _by_gain(table, settings):
-        table = table.sort(["gain", "mrmr_rank"], descending=[True, False], nulls_last=True)
-    return table.with_columns(mrmr_rank=pl.int_range(1, pl.len() + 1))
+        table = table.sort(["gain", "rank_3mr"], descending=[True, False], nulls_last=True)
+    return table.with_columns(rank_3mr=pl.int_range(1, pl.len() + 1))

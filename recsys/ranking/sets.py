@@ -31,7 +31,7 @@ TOLD = 0.9
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "column": pl.String,
-    **dict.fromkeys(("mrmr_rank", "jmi_rank", "cmim_rank"), pl.Int64),
+    **dict.fromkeys(("rank_3mr", "rank_jmi", "rank_cmim"), pl.Int64),
     **dict.fromkeys(("gain", "alone"), pl.Float64),
     "redundant_with": pl.String,
     "redundancy": pl.Float64,
@@ -66,7 +66,7 @@ def orders(
         triples: combinations that tell something, as ``combinations`` gave them; for 3MR only.
 
     Returns:
-        One line per column in 3MR order: ``column``, ``mrmr_rank``, ``jmi_rank``, ``cmim_rank`` (from 1),
+        One line per column in 3MR order: ``column``, ``rank_3mr``, ``rank_jmi``, ``rank_cmim`` (from 1),
         ``gain`` (nats that it adds to the columns before it), ``alone`` (its own), ``redundant_with``
         (a column before it that tells 0.9 of its entropy, or of what it tells about the label; or null),
         ``redundancy`` (share of its entropy that the former, else the closest column, tells),
@@ -89,9 +89,9 @@ def orders(
         lines.append(
             {
                 "column": codes.names[k],
-                "mrmr_rank": int(place[k]) + 1,
-                "jmi_rank": int(jmi[k]),
-                "cmim_rank": int(cmim[k]),
+                "rank_3mr": int(place[k]) + 1,
+                "rank_jmi": int(jmi[k]),
+                "rank_cmim": int(cmim[k]),
                 "gain": step.gain,
                 "alone": float(facts.scores[k]),
                 "redundant_with": None if other is None else codes.names[other],
@@ -128,7 +128,7 @@ def keep_until_loss(order: pl.DataFrame, loss: float) -> list[str]:
     """
     if not 0 <= loss < 1:
         raise ConfigError(f"keep_until_loss must be from 0 to below 1 (a share of all gains), found {loss}")
-    order = order.sort("mrmr_rank")
+    order = order.sort("rank_3mr")
     gains = np.maximum(order["gain"].to_numpy(), 0.0)
     lost = gains.sum() - np.cumsum(gains)
     # Sums in another order differ in the last digits.
@@ -156,7 +156,7 @@ def within_bytes(order: pl.DataFrame, bytes_of: Mapping[str, int], budget: int) 
         ConfigError: a column without a cost, or a negative one.
     """
     costs = {name: _cost(name, bytes_of) for name in order["column"].to_list()}
-    lines = {line["column"]: line for line in order.sort("mrmr_rank").iter_rows(named=True)}
+    lines = {line["column"]: line for line in order.sort("rank_3mr").iter_rows(named=True)}
     friends = _works_with(order)
     kept: list[str] = []
     left = budget

@@ -153,10 +153,10 @@ def _worth_a_column(
     chosen = _parts(told_once(best.filter(_CERTAIN), table))[:wanted]
     findings = []
     if mixed:
-        listed = ", ".join(f"'{' × '.join(row)}'" for row in mixed[:3])
+        listed = ", ".join(f"'{' × '.join(row)}'" for row in mixed[:3]) + ", …" * (len(mixed) > 3)
         sentence = (
             "Numeric columns and lists cannot be crossed, so combinations with them become no columns, "
-            f"though they tell more than their parts ({len(mixed)}): {listed}{', …' if len(mixed) > 3 else ''}."
+            f"though they tell more than their parts ({len(mixed)}): {listed}."
         )
         findings.append(Finding("", "combine", "note", float(len(mixed)), sentence))
     if len(chosen) < wanted:

@@ -15,7 +15,7 @@ def _table(*lines: tuple[str, float, list[str] | None], **scores: list[float]) -
     """Columns in 3MR order: name, gain, company."""
     schema = {"column": pl.String, "gain": pl.Float64, "works_with": pl.List(pl.String)}
     table = pl.DataFrame(lines, schema=schema, orient="row")
-    ranks = pl.int_range(1, pl.len() + 1).alias("mrmr_rank")
+    ranks = pl.int_range(1, pl.len() + 1).alias("rank_3mr")
     same = pl.lit(None, pl.String).alias("redundant_with")
     return table.with_columns(ranks, same, pl.col("gain").alias("alone")).with_columns(**scores)
 

@@ -109,12 +109,12 @@ def test_three_columns_that_tell_only_together_are_entered_together(copy: str | 
 
 
 def test_jmi_and_cmim_put_noise_last(order: pl.DataFrame) -> None:
-    for rank in ("jmi_rank", "cmim_rank"):
+    for rank in ("rank_jmi", "rank_cmim"):
         ranked = order.sort(rank)["column"].to_list()
         assert ranked[0] in ("sig", "copy")
         assert set(ranked[-3:]) == {"noise5000", "noise4999", "noise1000"}
         assert sorted(order[rank]) == list(range(1, 11))
-    assert _line(order, "copy")["cmim_rank"] > 2 or _line(order, "sig")["cmim_rank"] > 2
+    assert _line(order, "copy")["rank_cmim"] > 2 or _line(order, "sig")["rank_cmim"] > 2
 
 
 def test_keep_until_loss_keeps_as_few_as_may_be(order: pl.DataFrame) -> None:
