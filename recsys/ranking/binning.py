@@ -61,10 +61,14 @@ def fine_bins(values: NDArray[np.float64], most: int = FINE) -> Bins:
     A value that alone holds a bin's mass gets a bin of its own. No more than ``FEW`` distinct values
     get one each.
     """
-    distinct, counts = np.unique(values, return_counts=True)
+    return weighted_bins(*np.unique(values, return_counts=True), most)
+
+
+def weighted_bins(distinct: NDArray[np.float64], counts: NDArray[np.int64], most: int = FINE) -> Bins:
+    """The same from distinct values ``[K]``, rising, and how often each occurs ``[K]``."""
     if len(distinct) <= min(FEW, most):
         return Bins(_between(distinct[:-1], distinct[1:]))
-    mass = values.size / most
+    mass = counts.sum() / most
     heavy = counts >= mass
     light = np.where(heavy, 0, counts)
     free = max(most - int(heavy.sum()), 1)

@@ -13,7 +13,7 @@ from recsys.data.check import first_row, reading, require_column
 from recsys.data.source import Source
 from recsys.data.types import is_scalar, spelled
 from recsys.errors import DataError, SchemaError
-from recsys.ranking.binning import Bins, fine_bins
+from recsys.ranking.binning import Bins, fine_bins, weighted_bins
 from recsys.ranking.spread import Spread
 
 MOST_CLASSES = 100
@@ -51,7 +51,8 @@ def open_label(source: Source, column: str, spread: Spread) -> Label:
     """See what the label of some rows is; reads that column, twice where it is a number.
 
     Raises SchemaError for a column that is missing or of a type that is no label, DataError where a
-    row has none, all rows have the same, or a text label has more than 100 values.
+    row has none, all rows have the same, numbers make one class, or a text label has more than 100
+    values.
     """
     dtype = require_column(column, source.columns, f"{source.name} (label)")
     if not is_scalar(dtype) or dtype in (pl.Datetime, pl.Null):
@@ -117,7 +118,16 @@ def _binned(source: Source, column: str, spread: Spread) -> Label:
         for frame in source.lazy().select(pl.col(column).cast(pl.Float64)).collect_batches(lazy=True):
             parts.append(spread.of(frame, start).to_series().to_numpy())
             start += frame.height
-    bins = fine_bins(np.concatenate(parts), NUMBER_CLASSES)
+    values = np.concatenate(parts)
+    if spread.is_whole or len(np.unique(values)) > NUMBER_CLASSES:
+        bins = fine_bins(values, NUMBER_CLASSES)
+    else:
+        bins = _bins_of_all_rows(source, column)
+    if bins.size < 2:
+        raise DataError(
+            f"{source.name}: the numbers of label {column!r} differ by less than a float64 can hold "
+            f"(all are {values[0]:.17g}), so they make one class; subtract an offset, or use text"
+        )
     edges = [f"{edge:.6g}" for edge in bins.edges.tolist()]
     lows, highs = ["", *edges], [*edges, ""]
     names = tuple(
@@ -125,3 +135,18 @@ def _binned(source: Source, column: str, spread: Spread) -> Label:
         for low, high in zip(lows, highs, strict=True)
     )
     return Label(column, "numeric", names, None, bins)
+
+
+def _bins_of_all_rows(source: Source, column: str) -> Bins:
+    """For numbers of which nearly all are the same few, so that a sample holds hardly any other."""
+    with reading(source):
+        counts = (
+            source.lazy()
+            .group_by(pl.col(column).cast(pl.Float64))
+            .len("rows")
+            .sort(column)
+            .collect(engine="streaming")
+        )
+    return weighted_bins(
+        counts[column].to_numpy(), counts["rows"].to_numpy().astype(np.int64), NUMBER_CLASSES
+    )

@@ -26,7 +26,7 @@ SEVERITIES: tuple[str, ...] = ("error", "warning", "note")
 """Most serious first."""
 KINDS = (
     *("all_missing", "leak", "leak_missing", "row_id", "duplicate", "near_duplicate", "drift"),
-    *("label_by_day", "constant", "coverage", "follows", "new_values", "dominant", "rare"),
+    *("few_in_sample", "label_by_day", "constant", "coverage", "follows", "new_values", "dominant", "rare"),
 )
 """All kinds of findings, within a severity the more serious first."""
 
@@ -56,6 +56,8 @@ LEAK_SUPPORT = 5
 """Rows that a value needs before it may speak in that guess, so that rows of their own prove nothing."""
 LEAK_SUPPORTED_SHARE = 0.5
 """Share of rows that must have such a value; below it the guess speaks for a corner of the log only."""
+FEW_OF_A_CLASS = 50
+"""Rows outside the most frequent class below which pairs of columns are hardly judged by a sample."""
 LEAK_Z = 5.0
 """Standard deviations beyond chance that a leak needs in any case: a handful of rows can look perfect."""
 
@@ -142,6 +144,18 @@ def column_findings(
     if kind != "numeric":
         found.extend(_rare(name, tally, counts, kind))
     return found
+
+
+def sample_findings(codes: Codes) -> Iterator[Finding]:
+    """Where a sample of the log holds hardly any row outside the most frequent class of the label."""
+    rows = len(codes.label)
+    others = rows - int(np.bincount(codes.label, minlength=codes.classes).max(initial=0))
+    if rows < codes.rows and others < FEW_OF_A_CLASS:
+        sentence = (
+            f"Pairs, orders and transforms rest on {rows:,} of {codes.rows:,} rows, of which {others:,} "
+            "are outside the most frequent class of the label: too few to tell; take a larger rank.sample."
+        )
+        yield Finding(None, "few_in_sample", "warning", float(others), sentence)
 
 
 # --- one column ----------------------------------------------------------------------------------
