@@ -6,7 +6,7 @@ files of a log and shares of many machines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -31,6 +31,9 @@ class Tally:
         """Counts of both sets of rows together; both have the same classes."""
         share = min(self.share, other.share)
         mine, theirs = self._thinned(share), other._thinned(share)
+        if mine.values.dtype != theirs.values.dtype:
+            mine = mine._typed_as(theirs)
+            theirs = theirs._typed_as(mine)
         both = pl.concat([mine.values, theirs.values])
         places = _places(both)
         values = both.gather(np.unique(places, return_index=True)[1])
@@ -38,6 +41,16 @@ class Tally:
         counts[places[: len(mine.values)]] += mine.counts
         counts[places[len(mine.values) :]] += theirs.counts
         return Tally(values, counts, self.classes + other.classes, share)
+
+    def _typed_as(self, other: Tally) -> Tally:
+        """Where no value was ever counted, the type is a guess (int64): then the other one's."""
+        if self._is_known or (other.values.dtype == pl.Int64 and not other._is_known):
+            return self
+        return replace(self, values=self.values.cast(other.values.dtype))
+
+    @property
+    def _is_known(self) -> bool:
+        return self.values.null_count() < len(self.values)
 
     def _thinned(self, share: float) -> Tally:
         """Only the values that a smaller share keeps."""

@@ -83,9 +83,8 @@ def test_counts_are_right_and_merge_to_those_of_both(kind: str, data: st.DataObj
     whole = tally_of(values, label, dtype)
     assert as_dict(whole) == brute_force([_plain(value, kind) for value in values], label)
     parts = [tally_of(values[part], label[part], dtype) for part in (slice(cut), slice(cut, None))]
-    if all(len(part.values) for part in parts):
-        assert same(parts[0].merge(parts[1]), whole)
-        assert same(parts[1].merge(parts[0]), whole)
+    assert same(parts[0].merge(parts[1]), whole)
+    assert same(parts[1].merge(parts[0]), whole)
     there = whole.values.drop_nulls()
     assert there.equals(there.sort())
     assert whole.distinct == len(there)
@@ -133,6 +132,15 @@ def test_millions_of_values_are_counted_by_a_share(monkeypatch: pytest.MonkeyPat
     merged = as_dict(halves[0].merge(halves[1]))
     np.testing.assert_allclose(merged.pop(None), as_dict(shared)[None], atol=1)  # scaled, so rounded
     assert merged == {value: counts for value, counts in as_dict(shared).items() if value is not None}
+
+
+def test_a_part_without_rows_changes_nothing() -> None:
+    for values in (["a", "b", None], [[1], [1, 2], None], [0.5, None, 1.5]):
+        dtype = pl.Series(values).dtype
+        whole = tally_of(values, [0, 1, 2], dtype)
+        nothing = Counter(CLASSES).tally(np.zeros(CLASSES, np.int64))
+        assert same(whole.merge(nothing), whole)
+        assert same(nothing.merge(whole), whole)
 
 
 def test_coverage_and_rows() -> None:
