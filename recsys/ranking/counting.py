@@ -234,6 +234,9 @@ class Counter:
             none = np.zeros_like(classes)
             hashed = self._hashed.tally(none)
             tally = hashed if not len(seen) else Tally(values, tally.counts, none).merge(hashed)
+            # Which values came before the first that fits no array must not matter: thinned as one.
+            while len(tally.values) > MOST_VALUES:
+                tally = tally.thinned(tally.share / 2)
             tally = Tally(tally.values, tally.counts, classes, tally.share)
         if not self._missing.any():
             return tally

@@ -30,7 +30,7 @@ class Tally:
     def merge(self, other: Tally) -> Tally:
         """Counts of both sets of rows together; both have the same classes."""
         share = min(self.share, other.share)
-        mine, theirs = self._thinned(share), other._thinned(share)
+        mine, theirs = self.thinned(share), other.thinned(share)
         if mine.values.dtype != theirs.values.dtype:
             mine = mine._typed_as(theirs)
             theirs = theirs._typed_as(mine)
@@ -52,7 +52,7 @@ class Tally:
     def _is_known(self) -> bool:
         return self.values.null_count() < len(self.values)
 
-    def _thinned(self, share: float) -> Tally:
+    def thinned(self, share: float) -> Tally:
         """Only the values that a smaller share keeps."""
         if share == self.share:
             return self

@@ -143,6 +143,26 @@ def test_a_part_without_rows_changes_nothing() -> None:
         assert same(nothing.merge(whole), whole)
 
 
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_where_an_outlier_stands_does_not_change_the_share(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(1)
+    values: list[int | None] = [*generator.permutation(np.arange(9_000) % 6_000).tolist(), None, None]
+    label = generator.integers(0, CLASSES, len(values) + 1).tolist()
+    monkeypatch.setattr(counting, "DENSE_CELLS", 8_000 * CLASSES)
+    monkeypatch.setattr(counting, "MOST_VALUES", 1_000)
+    monkeypatch.setattr(counting, "CHUNK_ROWS", 500)
+    monkeypatch.setattr(counting, "_MERGED_AT", 250)
+    expected = tally_of([*values, 10**13], label, pl.Int64(), batch=10**5)
+    at = {"first": 0, "middle": 5_000, "last": len(values)}[place]
+    moved = tally_of(
+        [*values[:at], 10**13, *values[at:]], [*label[:at], label[-1], *label[at:-1]], pl.Int64(), batch=400
+    )
+    assert expected.share == 0.125
+    assert same(moved, expected)
+
+
 def test_coverage_and_rows() -> None:
     tally = tally_of(["a", None, None, "b"], [0, 1, 2, 2], pl.String())
     assert (tally.rows, tally.missing, tally.distinct, tally.coverage) == (4, 2, 2, 0.5)
