@@ -30,6 +30,7 @@ from recsys.ranking.report_tables import (
     transforms_section,
 )
 from recsys.ranking.sheet import STYLE
+from recsys.ranking.shown import order_sentence
 from recsys.report.page import card, figure, key_figure, notes, page
 from recsys.stage import file_aside
 
@@ -199,7 +200,6 @@ def _beyond(ranked: pl.DataFrame) -> int:
 
 def _score_bars(ranking: Ranking, show: Callable[[float], str]) -> str:
     ranked = ranking.table
-    score = str(ranking.facts.get("score", "corrected"))
     shown = ranked.head(MOST_BARS)
     kept = _kept(shown)
     bars = [
@@ -213,7 +213,6 @@ def _score_bars(ranking: Ranking, show: Callable[[float], str]) -> str:
         )
         for at, row in enumerate(shown.iter_rows(named=True))
     ]
-    order = "" if score == "corrected" else f" Columns are in the order of the score '{score}'."
     more = (
         f" The first {len(shown)} of {len(ranked)}; all are in the table below."
         if len(shown) < len(ranked)
@@ -222,7 +221,8 @@ def _score_bars(ranking: Ranking, show: Callable[[float], str]) -> str:
     caption = (
         "Mutual information with the label beyond what a column of the same value counts would show by "
         "chance, in nats, with 95 % intervals; one that reaches zero may be chance. Bars that would dwarf "
-        f"the others end in an arrow; their number stands at the right.{order}{more}"
+        f"the others end in an arrow; their number stands at the right. "
+        f"Columns are {order_sentence(ranking)}.{more}"
     )
     return _chart("Scores of the columns", bar_chart(bars, show), caption) if bars else ""
 

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys.ranking.quality import SEVERITIES, percent
+from recsys.ranking.shown import order_sentence
 from recsys.ranking.together import told_once
 from recsys.report.page import Field, card, folded, table
 
@@ -159,6 +160,9 @@ def columns_section(ranking: Ranking, show: Callable[[float], str]) -> str:
         "column": Field("column", align="text"),
         "kind": Field("kind", align="text"),
         "kept": Field("kept", lambda value: "kept" if value else "", "text"),
+        "given_score": Field("adds to given", show),
+        "outrank": Field("OutRank", show),
+        "sure": Field("sure", show),
         "score": Field("score", show, "bar"),
         "interval": Field("95 % interval"),
         "z": Field("z", _z),
@@ -179,7 +183,8 @@ def columns_section(ranking: Ranking, show: Callable[[float], str]) -> str:
         rows.append([at + 1, *(row[name] for name in names)])
     fields = [Field("#"), *(known[name] for name in names)]
     return card("", _sortable(table(rows, fields, dense=True))) + (
-        '<p class="small">Click a heading to sort. Score = MI − expected MI, in nats. AMI: adjusted mutual '
+        f'<p class="small">Columns are {order_sentence(ranking)}; click a heading to sort. '
+        "Score = MI − expected MI, in nats. AMI: adjusted mutual "
         "information, 0 for chance and 1 for a copy of the label. Adds: what a column tells that the "
         "better ones do not. JMI and 3MR: its rank in those greedy orders.</p>"
     )

@@ -13,6 +13,8 @@ MOST_COLUMNS = 40
 MOST_FINDINGS = 12
 _WIDTH = 110
 _LONGEST_NAME = 36
+_TITLES = {"corrected": "sure", "mi": "plain MI"}
+"""Of the number that orders the columns, by score."""
 _MARKS = {"error": "!", "warning": "!", "note": "·"}
 
 
@@ -25,15 +27,25 @@ def lines_of(ranking: Ranking, output: Path | None = None) -> list[str]:
     return lines
 
 
+def ordering(ranking: Ranking) -> str:
+    """Title of the number that orders the columns."""
+    by = str(ranking.facts.get("score", "corrected"))
+    return "adds to given" if "given_score" in ranking.table.columns else _TITLES.get(by, by)
+
+
+def order_sentence(ranking: Ranking) -> str:
+    """What orders the columns, in a few words."""
+    title = ordering(ranking)
+    sure = ", the score less three deviations of chance" if title == "sure" else ""
+    return f"ordered by '{title}'{sure}"
+
+
 def _columns(ranking: Ranking) -> list[str]:
     facts, table = ranking.facts, ranking.table
     by = str(facts.get("score", "corrected"))
     chosen = not bool(table["kept"].all())
-    heads = ["column", "kind", "score", "95 % interval", "z", "coverage", "distinct"]
-    if by != "corrected":
-        heads.insert(2, {"mi": "plain MI"}.get(by, by))
-    if "given_score" in table.columns:
-        heads.insert(2, "adds to given")
+    heads = ["column", "kind", "sure", "score", "95 % interval", "z", "coverage", "distinct"]
+    heads[2] = ordering(ranking)
     if "redundant_with" in table.columns:
         heads.append("redundant with")
     if chosen:
@@ -43,6 +55,7 @@ def _columns(ranking: Ranking) -> list[str]:
     if len(table) > MOST_COLUMNS:
         lines.append(f"… and {len(table) - MOST_COLUMNS} more")
     told = f"{facts.get('rows', 0):,} train rows; scores in nats, beyond what chance would show"
+    told += f"; {order_sentence(ranking)}"
     if chosen:
         told += f"; {len(ranking.kept)} of {len(table)} columns kept"
     return [*lines, "", told]
@@ -53,6 +66,7 @@ def _row(row: dict[str, Any], heads: Sequence[str], by: str) -> list[str]:
         "kept": "✓" if row["kept"] else "",
         "column": _short(row["column"]),
         "kind": row["kind"],
+        "sure": f"{row['sure']:.6f}",
         "score": f"{row['score']:.6f}",
         "95 % interval": f"{row['low']:.6f} … {row['high']:.6f}",
         "z": f"{row['z']:.1f}",
@@ -62,7 +76,7 @@ def _row(row: dict[str, Any], heads: Sequence[str], by: str) -> list[str]:
     }
     if by != "corrected":
         name = {"mi": "mi", "adjusted": "adjusted_mi"}.get(by, by)
-        shown["plain MI" if by == "mi" else by] = f"{row[name]:.6f}"
+        shown[_TITLES.get(by, by)] = f"{row[name]:.6f}"
     added = row.get("given_score")
     shown["adds to given"] = "given" if added is None else f"{added:.6f}"
     return [shown[head] for head in heads]
