@@ -158,13 +158,13 @@ def _worth_a_column(
             "Numeric columns and lists cannot be crossed, so combinations with them become no columns, "
             f"though they tell more than their parts ({len(mixed)}): {listed}."
         )
-        findings.append(Finding("", "combine", "note", float(len(mixed)), sentence))
+        findings.append(Finding(None, "combine", "note", float(len(mixed)), sentence))
     if len(chosen) < wanted:
         sentence = (
             f"Combinations asked for: {wanted}; of categorical columns, those that tell more than their "
             f"parts beyond chance: {len(chosen)}."
         )
-        findings.append(Finding("", "combine", "note", float(len(chosen)), sentence))
+        findings.append(Finding(None, "combine", "note", float(len(chosen)), sentence))
     return tuple(chosen), findings
 
 

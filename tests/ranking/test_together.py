@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,3 +80,19 @@ def test_a_copy_makes_no_combination_of_its_own() -> None:
         orient="row",
     )
     assert told_once(pairs, table).rows() == [("copy", "y"), ("half", "y")]
+
+
+def test_every_column_that_is_written_stands_in_the_docs() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "rank.md").read_text(encoding="utf-8")
+    generator = np.random.default_rng(2)
+    x, y, z, n = generator.integers(0, 2, (4, 2_000))
+    label = clicks(2.0 * (x ^ y ^ z) + 0.3 * n - 1, generator)
+    log = pl.DataFrame({"x": x, "y": y, "z": z, "n": n, "label": label})
+    names = {name: Column(kind="categorical", type="int64") for name in "xyzn"}
+    schema = Schema(columns=names | {"label": Column(kind="categorical", type="int64", roles=("label",))})
+    settings = RankSettings(order=3, given=("n",), score="outrank", report=False)
+    ranking = rank(log, schema, settings=settings)
+    assert ranking.pairs is not None
+    assert "c" in ranking.pairs.columns
+    written = {"outrank", "given_z", "works_with"} | set(ranking.table.columns) | set(ranking.pairs.columns)
+    assert {name for name in written if f"`{name}`" not in docs} == set()
