@@ -152,7 +152,8 @@ def _scored(log: Log, *, with_sample: bool) -> Scored:
     tallies, informations, bins = dict(counted.tallies), {}, {}
     for name, tally in counted.tallies.items():
         if name not in fine:
-            informations[name] = information(tally.counts, chance, tally.classes)
+            found = information(tally.counts, chance, tally.classes)
+            informations[name] = replace(found, normaliser=found.normaliser + tally.unseen_entropy / 2)
             distinct[name] = tally.distinct
             continue
         tallies[name], _, informations[name] = resolved(tally, chance)
@@ -182,8 +183,11 @@ def _fine_bins(log: Log) -> tuple[dict[str, Bins], dict[str, int]]:
     if not log.spread.is_whole:
         typed = log.source.lazy().select(typed_columns(log.source.columns, numbers, label=False))
         counts = typed.select(pl.all().drop_nulls().approx_n_unique()).collect(engine="streaming")
-        several = {name: int(counts[name][0]) for name in numeric if distinct[name] > FEW_NUMBERS}
-        distinct |= several
+        distinct |= {
+            name: max(int(counts[name][0]), number)
+            for name, number in distinct.items()
+            if number > FEW_NUMBERS
+        }
     return {name: fine_bins(values[name]) for name in numeric}, distinct
 
 
@@ -193,6 +197,7 @@ def _table(log: Log, scored: Scored) -> pl.DataFrame:
     for name, tally in scored.tallies.items():
         found = scored.informations[name]
         kind = log.schema.columns[name].kind
+        is_counted = kind != "numeric" or log.spread.is_whole or scored.distinct[name] <= FEW_NUMBERS
         lines.append(
             {
                 "column": name,
@@ -206,6 +211,7 @@ def _table(log: Log, scored: Scored) -> pl.DataFrame:
                 "expected_mi": found.expected,
                 "adjusted_mi": found.adjusted,
                 "distinct": scored.distinct[name],
+                "distinct_is_exact": is_counted and tally.share == 1,
                 "coverage": tally.coverage,
                 "bins": tally.distinct if kind == "numeric" else None,
             }

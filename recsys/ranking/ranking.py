@@ -22,9 +22,9 @@ class Ranking:
 
     table: pl.DataFrame
     """``column``, ``kind``, ``score`` (nats), ``sure`` (the score less three deviations of chance, which
-    orders the columns), ``z``, ``low``, ``high``, ``mi``, ``expected_mi``,
-    ``adjusted_mi``, ``distinct``, ``coverage``, ``bins`` (null where not numeric), ``kept``; ``outrank``
-    where asked for; with pairs also ``redundant_with``, ``redundancy``, ``rank_jmi``, ``rank_3mr``,
+    orders the columns), ``z``, ``low``, ``high``, ``mi``, ``expected_mi``, ``adjusted_mi``, ``distinct``
+    and ``distinct_is_exact``, ``coverage``, ``bins`` (null where not numeric), ``kept``; ``outrank`` where
+    asked for; with pairs also ``redundant_with``, ``redundancy``, ``rank_jmi``, ``rank_3mr``,
     ``gain``; with columns given ``given_score`` and ``given_z``."""
     pairs: pl.DataFrame | None = None
     """``a``, ``b`` (``c`` too with order 3), ``joint``, ``gain`` over the best part and its ``gain_z``,

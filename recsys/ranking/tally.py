@@ -6,6 +6,7 @@ files of a log and shares of many machines.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -78,6 +79,18 @@ class Tally:
     def distinct(self) -> int:
         """Number of values, missing not counted; an estimate where ``share`` is below 1."""
         return round((len(self.values) - self.values.null_count()) / self.share)
+
+    @property
+    def unseen_entropy(self) -> float:
+        """Nats by which the values' entropy exceeds that of the counted ones.
+
+        Every counted value stands for ``1 / share`` of its like, each of a ``share`` of its size; null
+        stands for itself.
+        """
+        if self.share == 1 or not self.counts.any():
+            return 0.0
+        null = float(self.counts[0].sum() / self.counts.sum()) if self.values.null_count() else 0.0
+        return -math.log(self.share) * (1.0 - null)
 
     @property
     def coverage(self) -> float:
