@@ -55,49 +55,6 @@ def outrank_scores(
     return {column: _median(log.batches(log.text(column)), conditions) for column in columns}
 
 
-def outrank_combination_scores(
-    rows: Rows,
-    combinations: Sequence[tuple[str, ...]],
-    label: str,
-    *,
-    batch_size: int = BATCH_SIZE,
-    subsampling: int = 1,
-) -> dict[tuple[str, ...], float]:
-    """OutRank's score of combined columns with the label: their strings are joined without a separator.
-
-    So "1" with "11" and "11" with "1" become one value. Returns and raises as ``outrank_scores``.
-    """
-    named = {name for names in combinations for name in names}
-    log = _Log(rows, batch_size, subsampling, (*named, label))
-    conditions = [_Condition.of(codes) for codes in log.batches(log.text(label))]
-    return {
-        names: _median(
-            log.batches(pl.concat_str([log.text(name) for name in names]), hashed=True), conditions
-        )
-        for names in combinations
-    }
-
-
-def outrank_pair_scores(
-    rows: Rows,
-    pairs: Sequence[tuple[str, str]],
-    *,
-    batch_size: int = BATCH_SIZE,
-    subsampling: int = 1,
-) -> dict[tuple[str, str], float]:
-    """OutRank's score of two columns with each other; the second is the one conditioned on.
-
-    The score is not symmetric; OutRank computes it with the columns in the order of its file and writes
-    the number for both directions. Returns and raises as ``outrank_scores``.
-    """
-    log = _Log(rows, batch_size, subsampling, {name for pair in pairs for name in pair})
-    conditions = {
-        second: [_Condition.of(codes) for codes in log.batches(log.text(second))]
-        for second in {pair[1] for pair in pairs}
-    }
-    return {pair: _median(log.batches(log.text(pair[0])), conditions[pair[1]]) for pair in pairs}
-
-
 @dataclass(frozen=True)
 class _Condition:
     """What the score needs to know of the conditioning column of one batch."""
@@ -137,7 +94,7 @@ class _Condition:
 class _Log:
     """The rows that OutRank would score, in its batches, one column at a time."""
 
-    def __init__(self, rows: Rows, batch_size: int, subsampling: int, columns: Sequence[str] | set[str]):
+    def __init__(self, rows: Rows, batch_size: int, subsampling: int, columns: Sequence[str]):
         for name, value in {"batch_size": batch_size, "subsampling": subsampling}.items():
             if value < 1:
                 raise ConfigError(f"{name} must be 1 or more, found {value}")
@@ -157,9 +114,9 @@ class _Log:
             return listed.join(",").fill_null("")
         return values.cast(pl.String).fill_null("")
 
-    def batches(self, text: pl.Expr, *, hashed: bool = False) -> Iterator[NDArray[np.int64]]:
+    def batches(self, text: pl.Expr) -> Iterator[NDArray[np.int64]]:
         """Codes ``[N]`` of a column of strings, batch after batch: ranks among the batch's values."""
-        codes = self._codes(text, hashed)
+        codes = self._codes(text)
         full, tail = divmod(len(codes), self._batch_size)
         count = full + (tail > SHORTEST_TAIL)
         if not count:
@@ -171,20 +128,11 @@ class _Log:
         for start in range(0, count * self._batch_size, self._batch_size):
             yield _compact(codes[start : start + self._batch_size])
 
-    def _codes(self, text: pl.Expr, hashed: bool) -> NDArray[np.int64]:
-        """Rank of every row's string among those of the log; ``hashed``, among their digests."""
+    def _codes(self, text: pl.Expr) -> NDArray[np.int64]:
+        """Rank of every row's string among those of the log."""
         kept = text.gather_every(self._subsampling, self._subsampling - 1).alias("text")
         strings = self._rows.select(kept).collect()["text"]
-        distinct = strings.unique()
-        if hashed:
-            import xxhash
-
-            # OutRank reads the bytes as Latin-1 and digests that as UTF-8.
-            read = [each.encode().decode("latin-1").encode() for each in distinct.to_list()]
-            digests = pl.Series([xxhash.xxh64(each).hexdigest() for each in read], dtype=pl.String)
-            distinct = distinct.gather(digests.arg_sort())
-        else:
-            distinct = distinct.sort()
+        distinct = strings.unique().sort()
         return strings.cast(pl.Enum(distinct)).to_physical().to_numpy().astype(np.int64)
 
 

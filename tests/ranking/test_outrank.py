@@ -20,7 +20,7 @@ import pytest
 from sklearn.metrics import mutual_info_score
 
 from recsys.errors import ConfigError, DataError, SchemaError
-from recsys.ranking.outrank import outrank_combination_scores, outrank_pair_scores, outrank_scores
+from recsys.ranking.outrank import outrank_scores
 
 BATCH = 3_000
 
@@ -74,7 +74,6 @@ CASES: dict[str, tuple[Callable[[], pl.DataFrame], int, int]] = {  # rows, batch
     "classes": (_classes, 16_384, 1),
 }
 PAIRS = "pairs", lambda: _log(1_500).select("n2", "n9", "n400", "n30", "holes", "label")
-COMBINATIONS = "combinations", lambda: _log(1_500).select("n9", "n30", "n400", "constant", "label")
 
 GOLDEN: dict[str, dict[str, float]] = {
     "tail counts": {
@@ -129,14 +128,6 @@ GOLDEN: dict[str, dict[str, float]] = {
         "holes x holes": 2.7457528114,
         "n400 x n400": 4.0791702271,
     },
-    "combinations": {
-        "n30 AND constant": 0.0089387894,
-        "n30 AND n400": 0.0330760479,
-        "n400 AND constant": 0.0457298756,
-        "n9 AND constant": 0.1170993447,
-        "n9 AND n30": 0.120626688,
-        "n9 AND n400": 0.1225578785,
-    },
 }
 
 
@@ -151,19 +142,14 @@ def test_scores_are_those_of_the_program(case: str) -> None:
 
 
 def test_scores_of_two_columns_are_those_of_the_program() -> None:
+    """The second column takes the label's place."""
     log = PAIRS[1]()
     golden = GOLDEN[PAIRS[0]]
-    pairs = [(a, b) for a, b in (name.split(" x ") for name in golden)]
-    scores = outrank_pair_scores(log, pairs)
-    assert {" x ".join(pair): score for pair, score in scores.items()} == pytest.approx(golden, abs=1e-6)
-
-
-def test_scores_of_combinations_are_those_of_the_program() -> None:
-    log = COMBINATIONS[1]()
-    golden = GOLDEN[COMBINATIONS[0]]
-    names = [tuple(name.split(" AND ")) for name in golden]
-    scores = outrank_combination_scores(log, names, "label")
-    assert {" AND ".join(name): score for name, score in scores.items()} == pytest.approx(golden, abs=1e-6)
+    scores = {}
+    for name in golden:
+        a, b = name.split(" x ")
+        scores[name] = outrank_scores(log, [a], b)[a]
+    assert scores == pytest.approx(golden, abs=1e-6)
 
 
 def _entropy(values: np.ndarray) -> float:
@@ -194,9 +180,6 @@ def test_the_formula_holds_for_wide_columns_and_small_batches(
     expected = np.median([_by_hand(a[batch], b[batch]) for batch in batches])
     log = pl.DataFrame({"a": a, "b": b})
     assert outrank_scores(log, ["a"], "b", batch_size=batch_size)["a"] == pytest.approx(expected, abs=1e-12)
-    assert outrank_pair_scores(log, [("a", "b")], batch_size=batch_size)[("a", "b")] == pytest.approx(
-        expected
-    )
 
 
 def test_equal_sums_switch_the_correction_off() -> None:
@@ -259,9 +242,6 @@ def _regenerated() -> dict[str, dict[str, float]]:
         for a, b, score in _real(log, "--target_ranking_only", "False")
         if "label" not in (a, b) and order.index(a) <= order.index(b)
     }
-    name, make = COMBINATIONS
-    found = _real(make(), "--interaction_order", "2")
-    golden[name] = {a: score for a, b, score in found if b == "label" and " AND " in a}
     return golden
 
 
