@@ -48,7 +48,6 @@ class Counted:
     tallies: dict[str, Tally]
     sample: pl.DataFrame
     """Rows of the spread: typed features, the label's class number as ``label_column`` and others."""
-    rows: int
 
 
 def count(
@@ -96,7 +95,7 @@ def count(
             start += frame.height
         tallies = pool.map(lambda counter: counter.tally(classes), counters.values())
         found = dict(zip(counters, tallies, strict=True))
-    return Counted(found, pl.concat(taken) if taken else pl.DataFrame(), start)
+    return Counted(found, pl.concat(taken) if taken else pl.DataFrame())
 
 
 def _compiled_loop(values: int) -> AddCounts | None:
@@ -170,7 +169,7 @@ class Counter:
     def add(self, values: pl.Series, label: Ints) -> None:
         """Count typed values ``[N]`` (scalars or lists) of rows of these classes ``[N]``."""
         if isinstance(values.dtype, pl.List):
-            values, label = _elements(values, label)
+            values, label = elements_of(values, label)
         if self._bins is None:
             self._dtype = pl.Int64() if values.dtype.is_integer() else values.dtype
         if values.null_count():
@@ -300,8 +299,8 @@ class Hashed:
         return Tally(frame[_VALUE], counts, classes, self._share)
 
 
-def _elements(lists: pl.Series, label: Ints) -> tuple[pl.Series, Ints]:
-    """Each row's distinct elements; a row without any holds null."""
+def elements_of(lists: pl.Series, label: Ints) -> tuple[pl.Series, Ints]:
+    """Each row's distinct elements, with its label; a row without any holds null."""
     distinct = lists.list.drop_nulls().list.unique()
     lengths = distinct.list.len().fill_null(0).cast(pl.Int64).to_numpy()
     return distinct.explode(empty_as_null=True, keep_nulls=True), np.repeat(label, np.maximum(lengths, 1))
