@@ -24,11 +24,12 @@ class Ranking:
     """``column``, ``kind``, ``score`` (nats), ``sure`` (the score less three deviations of chance, which
     orders the columns), ``z``, ``low``, ``high``, ``mi``, ``expected_mi``, ``adjusted_mi``, ``distinct``
     and ``distinct_is_exact``, ``coverage``, ``bins`` (null where not numeric), ``kept``; ``outrank`` where
-    asked for; with pairs also ``redundant_with``, ``redundancy``, ``rank_jmi``, ``rank_3mr``,
-    ``gain``; with columns given ``given_score`` and ``given_z``."""
+    asked for; with pairs also ``rank_3mr``, ``rank_jmi``, ``rank_cmim``, ``gain``, ``alone``,
+    ``redundant_with``, ``redundancy``, ``works_with`` (see ``sets.orders``); with columns given
+    ``given_score`` and ``given_z``."""
     pairs: pl.DataFrame | None = None
-    """``a``, ``b`` (``c`` too with order 3), ``joint``, ``gain`` over the best part and its ``gain_z``,
-    ``low``, ``high``, ``mutual``, ``redundancy``; None where columns were only looked at one by one."""
+    """``a``, ``b`` (``c`` too with order 3), ``joint``, ``gain`` over the best part, ``synergy`` (each
+    with its ``_z``), ``low``, ``high``, ``p_adjusted``, ``normalised``, ``mutual``, ``redundancy``; None where columns were only looked at one by one."""
     transforms: pl.DataFrame | None = None
     """``column``, ``transform``, ``score``, ``z``, ``linear``; None where no column is numeric."""
     findings: pl.DataFrame | None = None
