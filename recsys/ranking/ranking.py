@@ -29,7 +29,8 @@ class Ranking:
     ``given_score`` and ``given_z``."""
     pairs: pl.DataFrame | None = None
     """``a``, ``b`` (``c`` too with order 3), ``joint``, ``gain`` over the best part, ``synergy`` (each
-    with its ``_z``), ``low``, ``high``, ``p_adjusted``, ``normalised``, ``mutual``, ``redundancy``; None where columns were only looked at one by one."""
+    with its ``_z``), ``low``, ``high``, ``p_adjusted``, ``normalised``, ``mutual``, ``redundancy``; None
+    where columns were only looked at one by one."""
     transforms: pl.DataFrame | None = None
     """``column``, ``transform``, ``score``, ``z``, ``linear``; None where no column is numeric."""
     findings: pl.DataFrame | None = None
