@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.ranking.dealing import dealt
+from recsys.ranking.elements import Elements
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -157,7 +158,12 @@ class Information:
         return self.score / (min(room, -smallest) if room < 0 else max(room, smallest))
 
 
-def information(counts: Ints, chance: Chance | None = None, classes: Ints | None = None) -> Information:
+def information(
+    counts: Ints,
+    chance: Chance | None = None,
+    classes: Ints | None = None,
+    together: Elements | None = None,
+) -> Information:
     """What the values of one column tell about the label.
 
     The deviation over dealings: each value's divergence is split into its part that is linear in the
@@ -169,12 +175,14 @@ def information(counts: Ints, chance: Chance | None = None, classes: Ints | None
 
     For a list, pass ``classes``: rows of the log per class. Where the counts do not sum to them, the
     result is the information of an element picked at random, its divergence taken from the class
-    shares of the rows; values are then taken as independent of each other.
+    shares of the rows. Elements that come together are lucky together: pass ``together``, else values
+    are taken as independent of each other.
 
     Args:
         counts: rows per value and class ``[K, C]``; values without rows are left out.
         chance: of the same classes, shared between the columns of a log; default: made anew.
         classes: rows per class ``[C]``; default: ``chance.classes``, else ``counts.sum(0)``.
+        together: which of a list's K values, all with rows, stand in the same rows.
     """
     counts = np.asarray(counts, dtype=np.int64)
     if classes is None:
@@ -194,12 +202,16 @@ def information(counts: Ints, chance: Chance | None = None, classes: Ints | None
     expected = float(times @ (share * means))
     linear, weight = slopes * share[:, None], times * np.minimum(distinct, rows)
     variance = float(times @ (share**2 * rest))
-    if elements == rows and bool((counts.sum(axis=0) == classes).all()):
+    is_whole = elements == rows and bool((counts.sum(axis=0) == classes).all())
+    if is_whole:
         variance *= _tied(len(sizes), float(times @ (1.0 - share) ** 2))
         common = _quadratic(chance.shares, weight @ linear) / rows
     else:
         common = (weight * np.minimum(distinct, rows) / rows) @ _quadratic(chance.shares, linear)
     variance += float(weight @ _quadratic(chance.shares, linear) - common) * rows / max(rows - 1, 1)
+    if together is not None and not is_whole:
+        at = np.searchsorted(distinct, sizes)
+        variance = together.variance((share * np.sqrt(rest))[at], linear[at], chance.shares, rows)
     entropy = -float(times @ (share * np.log(share)))
     return _combined(mi, square, expected, variance, min(rows, elements), (entropy + _entropy(classes)) / 2)
 

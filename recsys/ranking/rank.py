@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from recsys.config import RankSettings
@@ -21,14 +22,15 @@ from recsys.data.source import Data
 from recsys.errors import ConfigError, did_you_mean
 from recsys.ranking.binning import FEW as FEW_NUMBERS
 from recsys.ranking.binning import Bins, coarse_bins, even, fine_bins, resolved
-from recsys.ranking.counting import LABEL_COLUMN, count, typed_batches
+from recsys.ranking.counting import LABEL_COLUMN, count, elements_of, typed_batches
+from recsys.ranking.elements import Elements
 from recsys.ranking.information import Chance, Information, information
 from recsys.ranking.opening import Log, open_log
 from recsys.ranking.ranking import RANKING_FILE, REPORT_FILE, Ranking
 from recsys.ranking.selection import choose, table_bytes
 from recsys.ranking.tally import Tally
 from recsys.ranking.together import Together, together
-from recsys.schema import Column, Schema
+from recsys.schema import RAGGED, Column, Schema
 from recsys.stage import StageRecord, require_ours, settings_of, written_aside
 
 if TYPE_CHECKING:
@@ -138,13 +140,14 @@ def _settings(settings: RankSettings | None, keep: int | None) -> RankSettings:
 def _scored(log: Log, *, with_sample: bool) -> Scored:
     """Count every column, and see what each tells by itself."""
     fine, distinct = _fine_bins(log)
+    ragged = {name for name, column in log.schema.features.items() if column.kind in RAGGED}
     time_column = log.schema.timestamp if with_sample else None
     extra = (time_column,) if time_column is not None and time_column in log.source.columns else ()
     counted = count(
         log.source,
         log.schema,
         log.label,
-        log.spread if with_sample or fine else None,
+        log.spread if with_sample or fine or ragged else None,
         {name: bins for name, bins in fine.items() if distinct[name] > FEW_NUMBERS},
         extra,
     )
@@ -152,7 +155,8 @@ def _scored(log: Log, *, with_sample: bool) -> Scored:
     tallies, informations, bins = dict(counted.tallies), {}, {}
     for name, tally in counted.tallies.items():
         if name not in fine:
-            found = information(tally.counts, chance, tally.classes)
+            lists = _elements(counted.sample[name], tally) if name in ragged else None
+            found = information(tally.counts, chance, tally.classes, lists)
             informations[name] = replace(found, normaliser=found.normaliser + tally.unseen_entropy / 2)
             distinct[name] = tally.distinct
             continue
@@ -165,6 +169,12 @@ def _scored(log: Log, *, with_sample: bool) -> Scored:
         else:
             distinct[name] = tally.distinct
     return Scored(tallies, informations, bins, distinct, counted.sample)
+
+
+def _elements(lists: pl.Series, tally: Tally) -> Elements:
+    """Which of a list's values stand together."""
+    values, row = elements_of(lists, np.arange(len(lists)))
+    return Elements.of(row, values, tally.values, len(lists))
 
 
 def _fine_bins(log: Log) -> tuple[dict[str, Bins], dict[str, int]]:
