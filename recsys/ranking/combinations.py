@@ -111,15 +111,13 @@ class _Combination:
         rows, chance would explain much of what a strong column tells.
         """
         joint = float(counter.count([columns])[0, 0])
-        gains = counter.gains(columns)
-        scores, variances = counter.scores[list(columns)], counter.variances[list(columns)]
-        is_pair = len(columns) == 2
-        directions = [int(scores.argmin())] if is_pair else list(range(len(columns)))
-        least = min(directions, key=lambda i: gains[i].score)
-        synergy = min(gains[i].score - float(scores[i]) for i in directions)
+        directions = (counter.poorest(columns),) if len(columns) == 2 else columns
+        gains = {column: counter.gain(columns, column) for column in directions}
+        least = min(directions, key=lambda column: gains[column].score)
+        synergy = min(gain.score - float(counter.scores[column]) for column, gain in gains.items())
         # The column's own luck may add to that of its gain, where cells are small.
-        deviation = max(math.sqrt(gains[i].sd ** 2 + float(variances[i])) for i in directions)
-        return cls(columns, joint, columns[least], gains[least], synergy, deviation, tried)
+        variance = max(gain.sd**2 + float(counter.variances[column]) for column, gain in gains.items())
+        return cls(columns, joint, least, gains[least], synergy, math.sqrt(variance), tried)
 
     @property
     def surely(self) -> float:

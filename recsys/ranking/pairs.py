@@ -75,11 +75,10 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
         most = min(CONFIRMED, max(50, (CONFIRMED << 15) // max(counter.rows, 1)))
         doubted = [line for line in np.argsort(-sure, kind="stable")[:most].tolist() if sure[line] > 0]
         doubted += _sparse(counter, found.pairs, facts[:, 3], set(doubted))[: min(most, SPARSE)]
-        exact = pool.map(counter.gains, [pairs[line] for line in doubted])
-        for line, gains in zip(doubted, exact, strict=True):
-            found.confirm(
-                line, gains, counter.scores[list(pairs[line])], counter.variances[list(pairs[line])]
-            )
+        poorer = [counter.poorest(pairs[line]) for line in doubted]
+        exact = pool.map(counter.gain, [pairs[line] for line in doubted], poorer)
+        for line, column, gain in zip(doubted, poorer, exact, strict=True):
+            found.confirm(line, gain, counter.scores[column], counter.variances[column])
     names = np.array(codes.names, dtype=object)
     return found.frame(names[found.pairs[:, 0]].tolist(), names[found.pairs[:, 1]].tolist())
 
@@ -106,18 +105,16 @@ class _Scored:
     mutual: Floats
     redundancy: Floats
 
-    def confirm(self, line: int, gains: list[Information], scores: Floats, variances: Floats) -> None:
+    def confirm(self, line: int, gain: Information, score: float, variance: float) -> None:
         """Put the exact gain and synergy in the place of the screened ones.
 
         Of what the poorer column adds where the better one is known: the other way round, where a value
         of the poorer one has few rows, chance would explain much of what a strong column tells.
         """
-        poorer = int(scores.argmin())
-        gain = gains[poorer]
         self.gain[line], self.gain_variance[line] = gain.score, gain.sd**2
-        self.synergy[line] = gain.score - scores[poorer]
+        self.synergy[line] = gain.score - score
         # The column's own luck may add to that of its gain, where cells are small.
-        self.synergy_variance[line] = gain.sd**2 + variances[poorer]
+        self.synergy_variance[line] = gain.sd**2 + variance
 
     def frame(self, a: list[str], b: list[str]) -> pl.DataFrame:
         return pl.DataFrame(
@@ -231,16 +228,17 @@ class PairCounter:
         key.sort()
         return _runs(key >> self.bits), _runs(key)
 
-    def gains(self, columns: Sequence[int]) -> list[Information]:
-        """For each of the columns, what it tells about the label where the others are known."""
-        found = []
-        for column in columns:
-            known = np.zeros(self.rows, dtype=np.int64)
-            for other in columns:
-                if other != column:
-                    known = known * self.widths[other] + self.codes(other)
-            found.append(conditional_information((known, self.codes(column), self.labels)))
-        return found
+    def gain(self, columns: Sequence[int], column: int) -> Information:
+        """What one of the columns tells about the label where the others are known."""
+        known = np.zeros(self.rows, dtype=np.int64)
+        for other in columns:
+            if other != column:
+                known = known * self.widths[other] + self.codes(other)
+        return conditional_information((known, self.codes(column), self.labels))
+
+    def poorest(self, columns: Sequence[int]) -> int:
+        """The column that tells least by itself, the first of equals."""
+        return min(columns, key=lambda column: self.scores[column])
 
     @property
     def labels(self) -> Ints:
