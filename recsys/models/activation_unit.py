@@ -18,7 +18,7 @@ from recsys.models.events import Events
 from recsys.models.initialise import xavier_normal
 from recsys.models.linear import Linear, Precision, product
 from recsys.models.options import Activation
-from recsys.models.row_loops import is_looped, over_rows, pair, pair_gradient
+from recsys.models.row_loops import arrays, is_looped, over_rows, pair, pair_gradient
 
 _FLOOR = -1e30
 """Score of padding before a softmax."""
@@ -158,7 +158,7 @@ class _PairsOfEvents(torch.autograd.Function):
         ctx.save_for_backward(query, keys, lengths)
         lines = int(lengths.sum())
         result = query.new_empty(lines, keys.shape[2] + 2 * query.shape[1])
-        over_rows(pair, len(query), [*_arrays(query, keys), *_places(lengths), result.numpy()])
+        over_rows(pair, len(query), [*arrays(query, keys), *_places(lengths), result.numpy()])
         return result
 
     @staticmethod
@@ -166,13 +166,9 @@ class _PairsOfEvents(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         query, keys, lengths = ctx.saved_tensors
         by_query, by_keys = (torch.zeros(x.shape) for x in (query, keys))
-        arguments = [*_arrays(query, keys), *_places(lengths), *_arrays(gradient, by_query, by_keys)]
+        arguments = [*arrays(query, keys), *_places(lengths), *arrays(gradient, by_query, by_keys)]
         over_rows(pair_gradient, len(query), arguments)
         return by_query, by_keys, None
-
-
-def _arrays(*tensors: Tensor) -> list[NDArray[np.float32]]:
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
 def _places(lengths: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

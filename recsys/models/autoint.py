@@ -90,13 +90,7 @@ class AutoInt(nn.Module):
         self.attention = FieldAttention(config, self.vectors.widths)
         self.mlp: MLP | None = None
         if isinstance(config, AutoIntPlusConfig):
-            self.mlp = MLP(
-                sum(self.vectors.widths),
-                config.hidden,
-                activation=config.activation,
-                batch_norm=config.batch_norm,
-                dropout=config.dropout,
-            )
+            self.mlp = MLP.of(sum(self.vectors.widths), config)
             self.mlp_head = Head(self.mlp.outputs)
         initialise(self, generator)
 

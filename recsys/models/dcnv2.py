@@ -52,13 +52,7 @@ class DCNv2(nn.Module):
         self.vectors = FieldVectors(layout, numeric_dim=config.numeric_dim)
         width = sum(self.vectors.widths)
         self.cross = CrossNetwork(width, config.cross_layers)
-        self.mlp = MLP(
-            width,
-            config.hidden,
-            activation=config.activation,
-            batch_norm=config.batch_norm,
-            dropout=config.dropout,
-        )
+        self.mlp = MLP.of(width, config)
         self.parallel = config.structure == "parallel"
         self.head = Head(self.mlp.outputs + (width if self.parallel else 0))
         initialise(self, generator)

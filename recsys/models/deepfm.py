@@ -51,13 +51,7 @@ class DeepFM(nn.Module):
         super().__init__()
         self.factors = Factors(layout, numeric_dim=config.numeric_dim)
         self.pairs = FactorPairs(self.factors.widths)
-        self.mlp = MLP(
-            sum(self.factors.widths),
-            config.hidden,
-            activation=config.activation,
-            batch_norm=config.batch_norm,
-            dropout=config.dropout,
-        )
+        self.mlp = MLP.of(sum(self.factors.widths), config)
         self.head = Head(self.mlp.outputs)
         initialise(self, generator)
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from recsys.models.row_loops import dice, dice_gradient, dice_sums, is_looped, over_rows, summed_over_rows
+from recsys.models.row_loops import (
+    arrays,
+    dice,
+    dice_gradient,
+    dice_sums,
+    is_looped,
+    over_rows,
+    summed_over_rows,
+)
 from recsys.models.statistics import BatchStatistics, through_moments, tiles
 
 
@@ -70,7 +76,7 @@ class _Dice(torch.autograd.Function):
         shift, rest = -mean * inverse, 1 - alpha
         result = torch.empty_like(x)
         if is_looped(x):
-            over_rows(dice, len(x), _arrays(x, alpha, shift, inverse, result))
+            over_rows(dice, len(x), arrays(x, alpha, shift, inverse, result))
             return result
         for part in tiles(x):
             p = torch.addcmul(shift, x[part], inverse).sigmoid_()
@@ -114,7 +120,7 @@ def _looped_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and alpha, in two passes of compiled loops."""
     shift, rest = -mean * inverse, 1 - alpha
-    arguments = _arrays(x, gradient, shift, inverse)
+    arguments = arrays(x, gradient, shift, inverse)
     found = summed_over_rows(dice_sums, len(x), arguments, sums=3, channels=x.shape[1])
     total, projected, by_alpha = torch.from_numpy(found).to(x.dtype)
     offset, slope = through_moments(total * rest, projected * rest, inverse, count, group)
@@ -124,10 +130,6 @@ def _looped_gradients(
     over_rows(
         dice_gradient,
         len(x),
-        _arrays(x, gradient, alpha, shift, inverse, rest * inverse, slope, constant, result),
+        arrays(x, gradient, alpha, shift, inverse, rest * inverse, slope, constant, result),
     )
     return result, by_alpha
-
-
-def _arrays(*tensors: Tensor) -> list[NDArray[np.float32]]:
-    return [tensor.detach().numpy() for tensor in tensors]

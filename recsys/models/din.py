@@ -81,13 +81,7 @@ class DIN(nn.Module):
             )
             for width, whole in zip(beside_candidates, widths, strict=True)
         )
-        self.mlp = MLP(
-            sum(self.vectors.widths) + sum(widths),
-            config.hidden,
-            activation=config.activation,
-            batch_norm=config.batch_norm,
-            dropout=config.dropout,
-        )
+        self.mlp = MLP.of(sum(self.vectors.widths) + sum(widths), config)
         self.head = Head(self.mlp.outputs)
         initialise(self, generator)
 

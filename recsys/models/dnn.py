@@ -42,13 +42,7 @@ class DNN(nn.Module):
     def __init__(self, config: DNNConfig, layout: Layout, *, generator: torch.Generator) -> None:
         super().__init__()
         self.vectors = FieldVectors(layout, numeric_dim=config.numeric_dim)
-        self.mlp = MLP(
-            sum(self.vectors.widths),
-            config.hidden,
-            activation=config.activation,
-            batch_norm=config.batch_norm,
-            dropout=config.dropout,
-        )
+        self.mlp = MLP.of(sum(self.vectors.widths), config)
         self.head = Head(self.mlp.outputs)
         initialise(self, generator)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,26 @@ from recsys.models.dropout import Dropout
 from recsys.models.linear import Linear
 from recsys.models.norm import BatchNorm
 from recsys.models.options import Activation
+
+
+class Perceptron(Protocol):
+    """Options of a model that has one perceptron."""
+
+    @property
+    def hidden(self) -> Sequence[int]:
+        """Width of each layer."""
+
+    @property
+    def activation(self) -> Activation:
+        """``relu`` or ``dice``."""
+
+    @property
+    def batch_norm(self) -> bool:
+        """Whether to standardise before each activation."""
+
+    @property
+    def dropout(self) -> float:
+        """Probability, after each activation."""
 
 
 class MLP(nn.Module):
@@ -49,6 +70,17 @@ class MLP(nn.Module):
             inputs = width
         self.layers = nn.Sequential(*layers)
         self.outputs = inputs
+
+    @classmethod
+    def of(cls, inputs: int, config: Perceptron) -> MLP:
+        """The perceptron that a model's options ask for."""
+        return cls(
+            inputs,
+            config.hidden,
+            activation=config.activation,
+            batch_norm=config.batch_norm,
+            dropout=config.dropout,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, inputs]`` to ``[N, outputs]``."""

@@ -37,6 +37,11 @@ def is_looped(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_exporting()
 
 
+def arrays(*tensors: Tensor) -> list[Floats]:
+    """What the loops take: the numbers themselves where they lie contiguous, else a copy of them."""
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
 def over_rows(loop: Loop, rows: int, arguments: Sequence[Any]) -> None:
     """Run ``loop(*arguments, start, stop)`` on slices of the rows, one per thread of torch."""
     _run(loop, rows, [arguments] * _slices(rows, arguments))

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from recsys.models.row_loops import add_moments, is_looped, summed_over_rows
+from recsys.models.row_loops import add_moments, arrays, is_looped, summed_over_rows
 
 _NEAR_ROWS = 1024
 """Rows whose mean centres the sums; any point near the mean will do."""
@@ -107,7 +107,7 @@ class Sums:
             self._near = rows[:_NEAR_ROWS].mean(0)
         self.count += rows.shape[0]
         if is_looped(rows):
-            arguments = (rows.detach().contiguous().numpy(), self._near.numpy())
+            arguments = arrays(rows, self._near)
             found = summed_over_rows(add_moments, len(rows), arguments, sums=2, channels=rows.shape[1])
             self._total += torch.from_numpy(found[0])
             self._squares += torch.from_numpy(found[1])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -45,6 +45,19 @@ class Codes:
     """``[S]`` day numbers, where the schema has a timestamp."""
     days: tuple[str, ...] = ()
     """Name of each day number: ISO date or the raw value."""
+
+    def only(self, names: Sequence[str]) -> Codes:
+        """The same rows with some of the columns, in this order."""
+        if tuple(names) == self.names:
+            return self
+        at = [self.names.index(name) for name in names]
+        return replace(
+            self,
+            names=tuple(names),
+            codes=self.codes[at],
+            sizes=self.sizes[at],
+            missing=self.missing[at],
+        )
 
 
 def coded(sample: pl.DataFrame, schema: Schema, bins: Mapping[str, Bins], classes: int, rows: int) -> Codes:

@@ -74,7 +74,7 @@ def combinations(
     if order not in (2, 3):
         raise ConfigError(f"combinations: order must be 2 or 3, found {order}")
     if singles is not None:
-        codes = _only(codes, [name for name in codes.names if name in singles])
+        codes = codes.only([name for name in codes.names if name in singles])
     if len(codes.names) < 2:
         return pl.DataFrame(schema=SCHEMA)
     table = all_pairs(codes) if pairs is None else _of_columns(pairs, codes.names)
@@ -190,15 +190,6 @@ def _sampled(codes: Codes) -> Codes:
     pick = np.sort(np.random.default_rng(0).choice(rows, SCREENED_ROWS, replace=False))
     return replace(
         codes, codes=np.ascontiguousarray(codes.codes[:, pick]), label=codes.label[pick], day=None
-    )
-
-
-def _only(codes: Codes, names: Sequence[str]) -> Codes:
-    if len(names) == len(codes.names):
-        return codes
-    at = [codes.names.index(name) for name in names]
-    return replace(
-        codes, names=tuple(names), codes=codes.codes[at], sizes=codes.sizes[at], missing=codes.missing[at]
     )
 
 

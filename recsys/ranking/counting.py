@@ -6,9 +6,10 @@ grows with the range; everything else by hash per chunk, merged when enough chun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import polars as pl
@@ -77,18 +78,15 @@ def count(
     taken: list[pl.DataFrame] = []
     start = 0
     with ThreadPoolExecutor(max_workers=pl.thread_pool_size()) as pool:
+        run: Callable[..., Iterable[None]] = map if add_counts is None else pool.map
         for frame in typed_batches(source, schema, label.column, extra):
             numbers = label.number(frame[LABEL_COLUMN])
             classes += np.bincount(numbers, minlength=len(classes))
             if add_counts is not None:
                 # Read once per column, so it had better stay in the cache.
                 numbers = numbers.astype(np.int16)
-            each = [(counter, frame[name], numbers) for name, counter in counters.items()]
-            if add_counts is None:
-                for counter, values, _ in each:
-                    counter.add(values, numbers)
-            else:
-                list(pool.map(lambda one: one[0].add(one[1], one[2]), each))
+            columns = [frame[name] for name in counters]
+            list(run(Counter.add, counters.values(), columns, repeat(numbers)))
             if spread is not None:
                 numbered = frame.with_columns(pl.Series(LABEL_COLUMN, numbers))
                 taken.append(spread.of(numbered, start).cast(dict.fromkeys(NARROW, pl.Int64)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -74,14 +74,7 @@ def together(
 def _single_valued(codes: Codes, table: pl.DataFrame) -> Codes:
     """Without lists: coded by their sets of elements, they change every day, as a history must."""
     kinds = dict(table.select("column", "kind").iter_rows())
-    kept = [i for i, name in enumerate(codes.names) if kinds[name] not in RAGGED]
-    return replace(
-        codes,
-        names=tuple(codes.names[i] for i in kept),
-        codes=codes.codes[kept],
-        sizes=codes.sizes[kept],
-        missing=codes.missing[kept],
-    )
+    return codes.only([name for name in codes.names if kinds[name] not in RAGGED])
 
 
 def _merged(counted: pl.DataFrame, best: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import platform
 import sys
@@ -11,18 +10,12 @@ from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from tests.benchmarks.scripts import script
 
 
 @pytest.fixture(scope="module")
 def harness() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("harness", BENCHMARKS / "harness.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["harness"] = module
-    specification.loader.exec_module(module)
-    return module
+    return script("harness")
 
 
 def test_a_full_run_writes_a_dated_result(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,18 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from tests.benchmarks.scripts import script
 
 
 @pytest.fixture(scope="module")
 def made() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("ranking_data", BENCHMARKS / "ranking_data.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["ranking_data"] = module
-    specification.loader.exec_module(module)
-    return module
+    return script("ranking_data")
 
 
 def test_a_short_log_begins_a_long_one(
