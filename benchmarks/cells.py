@@ -1,4 +1,4 @@
-"""Cells of a long study: each is computed once and kept by the hash of its settings, so that a study resumes.
+"""Cells of a long study: each is computed once and kept by the hash of its settings.
 
 A cell's settings must say all that decides its figures: the run file as it is used, the seed, the data's
 name, and a ``version`` that its script raises when the code under it changes what comes out.
