@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from recsys.embeddings.plan import MOST_LOOKUPS, ServeDtype, UpdatePath, VocabularyMode
 from recsys.errors import ConfigError, did_you_mean
+from recsys.gate_settings import GateSettings
 from recsys.schema import Kind, Role, Side, Transform, ValueType
 from recsys.strict_yaml import parse_yaml, read_yaml
 from recsys.tune_settings import TuneSettings
@@ -324,6 +325,8 @@ class TrainSettings(Section):
     """Optimiser of everything else."""
     clip_norm: float | None = Field(default=10.0, gt=0)
     """Gradient norm limit of the dense part."""
+    gates: GateSettings = GateSettings()
+    """A search for the values that are not worth their vectors, before training without them (OptFS)."""
 
 
 class EvaluateSettings(Section):

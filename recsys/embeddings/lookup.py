@@ -171,6 +171,8 @@ class DeviceBatch:
     """float32 ``[B]``."""
     streams: tuple[Tensor, ...]
     """Table rows per collection, int64."""
+    gates: Tensor | None = None
+    """Gates of the values of all features, int64; None where tables have none."""
     bags: dict[str, Bags] = field(default_factory=dict)
     """Per multi and sequence feature."""
     numerics: dict[str, Tensor] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from recsys.data.batch import Batch
 from recsys.data.dataset import Feature
+from recsys.embeddings.gates import Gates
 from recsys.embeddings.initial import initial_rows
 from recsys.embeddings.lookup import Bags, DeviceBatch, Source, Stream, numbers_of, to_device
 from recsys.embeddings.plan import Plan
@@ -48,6 +49,7 @@ class Tables(nn.Module):
         device: where the tables lie.
         group: the processes that share the tables; default: torch's default group, which must be up.
         fused_lr: learning rate of the fused path's row-wise Adagrad.
+        gates: of the plan's vocabularies; default: none.
 
     Raises:
         PlanError: vocabularies and tables do not fit together.
@@ -64,8 +66,10 @@ class Tables(nn.Module):
         device: torch.device | None = None,
         group: dist.ProcessGroup | None = None,
         fused_lr: float = 0.02,
+        gates: Gates | None = None,
     ) -> None:
         super().__init__()
+        self.gates = gates
         self.device = device or torch.device("cpu")
         shared = group or dist.group.WORLD
         if shared is None:
@@ -134,13 +138,15 @@ class Tables(nn.Module):
             DataError: an id lies outside its vocabulary.
         """
         numerics, missing = numbers_of(batch, self._numerics, self.device)
+        streams = tuple(to_device(stream.rows_of(batch), self.device) for stream in self._streams)
         return DeviceBatch(
             index=batch.index,
             global_rows=batch.global_rows,
             rows=batch.rows,
             label=to_device(batch.label, self.device),
             weight=None if batch.weight is None else to_device(batch.weight, self.device),
-            streams=tuple(to_device(stream.rows_of(batch), self.device) for stream in self._streams),
+            streams=streams,
+            gates=None if self.gates is None else self._gate_index(self.gates, batch),
             bags={
                 feature.name: Bags.of(feature, batch.lengths[feature.name], self.device)
                 for feature in self._features
@@ -177,7 +183,24 @@ class Tables(nn.Module):
             vectors.update(self._cut(stream, held, batch))
             if self._holds_all_fields(stream):
                 joined = held
+        if self.gates is not None:
+            vectors, joined = self._gated(self.gates, vectors, batch), None
         return self._inputs(vectors, joined, batch)
+
+    def _gate_index(self, gates: Gates, batch: Batch) -> Tensor:
+        """Gates of the values of all features, one feature after the other, int64."""
+        parts = [
+            gates.index_of(source.vocabulary, np.asarray(batch.ids[source.feature.name], np.int64))
+            for stream in self._streams
+            for source in stream.sources
+        ]
+        return to_device(np.concatenate([np.empty(0, np.int64), *parts]), self.device)
+
+    def _gated(self, gates: Gates, vectors: Mapping[str, Tensor], batch: DeviceBatch) -> dict[str, Tensor]:
+        """Every value's vector times its gate."""
+        names = [source.feature.name for stream in self._streams for source in stream.sources]
+        values = torch.split(gates(_held(batch.gates)), [vectors[name].shape[0] for name in names])
+        return {name: vectors[name] * gate.unsqueeze(1) for name, gate in zip(names, values, strict=True)}
 
     def _strides(self, counts: Sequence[int]) -> list[int]:
         """Places per key of each collection: the most that any process needs."""
@@ -334,6 +357,12 @@ class Tables(nn.Module):
             return np.empty((0, shard.dim), np.float32)
         weights: NDArray[np.float32] = torch.cat(blocks)[: shard.rows, : shard.dim].cpu().numpy()
         return np.ascontiguousarray(weights)
+
+
+def _held(index: Tensor | None) -> Tensor:
+    if index is None:
+        raise ValueError("the batch was prepared by tables without gates")
+    return index
 
 
 class _Together(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
     checkpoints/
       step-00001000/   tensors of model, tables and optimisers, and state.json
-      latest best      each holds the name of a folder above
+      latest best      each holds the name of a folder above; so does rewind, where gates are searched
 
 Tables and their optimiser state are saved as row-sharded tensors, so that a checkpoint restores onto
 any number of processes. Keys found are compared with keys expected: any difference is an error.
@@ -15,6 +15,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -112,17 +113,17 @@ class Checkpoints:
             ) from error
         return target
 
-    def point_best(self, step: int) -> None:
-        """Make the saved checkpoint of a step the best one."""
+    def point(self, pointer: Literal["best", "rewind"], step: int) -> None:
+        """Make the saved checkpoint of a step the best one, or the one that weights are rewound to."""
         if dist.get_rank() == 0:
-            _point(self.folder / "best", _folder_name(step))
+            _point(self.folder / pointer, _folder_name(step))
         dist.barrier()
 
     def _prune(self) -> None:
         steps = sorted(path for path in self.folder.glob("step-*") if path.is_dir())
-        best = self.named("best")
+        kept = {self.named("best"), self.named("rewind")}
         for path in steps[: -self._keep]:
-            if path != best:
+            if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -27,6 +27,7 @@ from recsys.embeddings.tables import DeviceBatch, Tables
 from recsys.errors import Interrupted, TrainingError
 from recsys.training.checkpoint import ALL_DONE, Checkpoints, CheckpointState, Position
 from recsys.training.diagnosis import describe_batch, first_bad_weights
+from recsys.training.gate_search import GateSearch
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
 from recsys.training.row_l2 import LookedUp
@@ -96,6 +97,7 @@ class Trainer:
         reseed: called with each step's number before it, seeds what the step draws.
         on_step: called with the rows of each step, for progress.
         watch: called after each evaluation; may end the training.
+        search: comes before the first epoch, where tables have gates.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Trainer:
         reseed: Callable[[int], None],
         on_step: Callable[[int], object] = lambda rows: None,
         watch: Watch | None = None,
+        search: GateSearch | None = None,
     ) -> None:
         self.model, self.tables, self.optimisers = model, tables, optimisers
         self.position = Position()
@@ -130,6 +133,7 @@ class Trainer:
         self._reseed = reseed
         self._on_step = on_step
         self._watch = watch
+        self._search = search
         self._world = dist.get_world_size()
         self._meter = Meter()
         self._evaluated_at: int | None = None
@@ -146,7 +150,10 @@ class Trainer:
         self.optimisers.set_scale(position.lr_scale)
         with StopRequest() as stop:
             while position.finished is None:
-                if position.epoch >= self._settings.epochs:
+                if self._search is not None and self._search.is_over(position):
+                    self._rewind(self._search)
+                trained = 0 if self._searching else position.epoch - self._searched[0]
+                if trained >= self._settings.epochs:
                     position.finished = f"{ALL_DONE}{self._settings.epochs} epochs done"
                 elif position.step >= (self._settings.max_steps or math.inf):
                     position.finished = f"{ALL_DONE}{self._settings.max_steps} steps done"
@@ -158,11 +165,35 @@ class Trainer:
                 self._save(best=False)
         return self._concluded()
 
+    @property
+    def _searching(self) -> GateSearch | None:
+        """The search for gates, while it goes on."""
+        return None if self._search is None or self._search.gates.hard else self._search
+
+    @property
+    def _searched(self) -> tuple[int, int]:
+        """Epochs and steps of a search that is over; they come before those of training."""
+        if self._search is None or self._searching is not None:
+            return 0, 0
+        return self._search.epochs, self._search.steps
+
+    def _rewind(self, search: GateSearch) -> None:
+        """End the search: gates stay as they are, and training begins anew."""
+        search.rewind(self.model, self.tables, self.optimisers, self._checkpoints)
+        position = self.position
+        position.best_value, position.best_step, position.stale, position.lr_scale = None, 0, 0, 1.0
+        if self.recorder is not None:
+            self.recorder.write(position.step, {"gates/open_share": search.gates.open_share()})
+
     def _run_epoch(self, stop: StopRequest) -> None:
         """Go on with the current epoch until it ends, or training does."""
-        position = self.position
+        position, search = self.position, self._searching
+        if search is not None and search.begins_epoch(position):
+            self._save(best=False)
+            self._checkpoints.point("rewind", position.step)
         steps = self._batches.steps_per_epoch
-        prepared = (self._prepared(batch) for batch in self._batches.epoch(position.epoch, position.batch))
+        epoch = position.epoch - self._searched[0]
+        prepared = (self._prepared(batch) for batch in self._batches.epoch(epoch, position.batch))
         with Prefetch(prepared) as ahead:
             started, waited, paused = time.perf_counter(), 0.0, 0.0
             for batch, looked_up in ahead:
@@ -188,7 +219,7 @@ class Trainer:
 
     def _step(self, batch: DeviceBatch, looked_up: LookedUp, stop: bool) -> bool:
         """One update; returns whether any rank wants to stop."""
-        self._reseed(self.position.step)
+        self._reseed(self.position.step - self._searched[1])
         self.optimisers.zero_grad()
         logits = self.model(self.tables(batch))
         losses = functional.binary_cross_entropy_with_logits(
@@ -212,7 +243,7 @@ class Trainer:
         """All-reduce dense gradients, the loss and the wish to stop in one message."""
         if self._world == 1:
             return loss, stop
-        parameters = self.optimisers.parameters
+        parameters = self.optimisers.summed
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         extra = torch.stack([loss, loss.new_tensor(float(stop))])
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients] + [extra])
@@ -294,6 +325,8 @@ class Trainer:
         """Evaluate, apply the plateau rule, and say whether this is the best so far."""
         position = self.position
         value = self._measure()
+        if self._searching is not None:
+            return False
         if value is None:
             position.best_step = position.step
             return True
@@ -323,8 +356,11 @@ class Trainer:
         started = time.perf_counter()
         metrics = self._evaluate()
         self._evaluated_at = self.position.step
-        if metrics and self.recorder is not None:
-            values = {f"valid/{name}": metric for name, metric in metrics.items()}
+        search = self._searching
+        if self.recorder is not None and (metrics or search is not None):
+            part = "valid" if search is None else "search"
+            values = {f"{part}/{name}": metric for name, metric in metrics.items()}
+            values |= {} if search is None else search.facts()
             self.recorder.write(self.position.step, {"epoch": self.position.epoch, **values})
         self._meter.started += time.perf_counter() - started
         if not metrics:
@@ -338,12 +374,13 @@ class Trainer:
         steps, a resumed run must go on as if it had never stopped here.
         """
         position = self.position
-        if not position.step or self._evaluated_at == position.step or position.best_step == position.step:
+        evaluated = self._evaluated_at == position.step and self._searching is None
+        if not position.step or evaluated or position.best_step == position.step:
             return position
         value = self._measure()
         if value is not None and position.best_value is not None and value <= position.best_value:
             return position
-        self._checkpoints.point_best(position.step)
+        self._checkpoints.point("best", position.step)
         return position.model_copy(update={"best_value": value, "best_step": position.step})
 
     def _is_saved(self, position: Position) -> bool:

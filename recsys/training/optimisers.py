@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from recsys.config import DenseOptimizer, TableOptimizer
 from recsys.data.batch import Batch
-from recsys.embeddings.tables import Tables
+from recsys.embeddings.tables import ACCUMULATOR, Tables
+from recsys.gate_settings import GateSettings
 from recsys.training.row_l2 import LookedUp, RowL2
 
 
@@ -45,7 +46,7 @@ class Optimisers:
 
     Fused tables update themselves in backward; here only their learning rate is set. All three
     learning rates follow ``scale``, which the plateau rule cuts. ``row_l2`` regularises the rows that a
-    step looks up.
+    step looks up. Gates learn, with an L1 on all of them, until they are hard.
     """
 
     def __init__(
@@ -56,12 +57,19 @@ class Optimisers:
         table: TableOptimizer,
         clip_norm: float | None,
         row_l2: RowL2 | None = None,
+        gates: GateSettings | None = None,
     ) -> None:
         self.names = [name for name, _ in model.named_parameters()]
         self.parameters = list(model.parameters())
         self.table_weights: Mapping[str, nn.Parameter] = tables.dense_weights()
         self.dense = dense_optimizer(self.parameters, dense) if self.parameters else None
         self.table = table_optimizer(self.table_weights.values(), table)
+        self.gates = tables.gates
+        settings = gates or GateSettings()
+        self.theta = (
+            None if self.gates is None else torch.optim.Adam([self.gates.theta], lr=settings.lr, fused=True)
+        )
+        self._l1 = settings.l1
         self._tables = tables
         self._l2 = table.l2
         self._row_l2 = row_l2
@@ -69,9 +77,16 @@ class Optimisers:
         self._clip_norm = clip_norm
         self._rates = [
             (optimizer, optimizer.param_groups[0]["lr"])
-            for optimizer in (self.dense, self.table)
+            for optimizer in (self.dense, self.table, self.theta)
             if optimizer is not None
         ]
+
+    @property
+    def summed(self) -> list[nn.Parameter]:
+        """Parameters that every process holds whole and whose gradients are summed over them."""
+        if self.gates is None or self.gates.hard:
+            return self.parameters
+        return [*self.parameters, self.gates.theta]
 
     def set_scale(self, scale: float) -> None:
         """Multiply every initial learning rate by ``scale``."""
@@ -90,11 +105,13 @@ class Optimisers:
         return {} if self._row_l2 is None else self._row_l2.looked_up(batch)
 
     def step(self, looked_up: LookedUp) -> None:
-        """Regularise, clip and update; gradients of the dense part are already summed over ranks."""
+        """Regularise, clip and update; gradients of ``summed`` are already summed over ranks."""
         if self._l2:
             self._tables.add_l2(self._l2)
         if self._row_l2 is not None:
             self._row_l2.add(looked_up, self._scale)
+        if self.gates is not None and not self.gates.hard:
+            self.gates.add_l1(self._l1)
         if self._clip_norm is not None and self.parameters:
             nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
         for optimizer, _ in self._rates:
@@ -117,6 +134,16 @@ class Optimisers:
                     group["weight_decay"] = decay
         self.zero_grad()
 
+    def restart(self) -> None:
+        """Forget everything but the weights, as if nothing had been learnt."""
+        for optimizer, _ in self._rates:
+            optimizer.state.clear()
+        for key, value in self._tables.state().items():
+            if key.endswith(f".{ACCUMULATOR}"):
+                value.to_local().zero_()
+        self.set_scale(1.0)
+        self.materialise()
+
     def dense_state(self) -> dict[str, Tensor]:
         """State of the dense optimiser by ``parameter.key``; the tensors themselves, not copies."""
         if self.dense is None:
@@ -136,3 +163,16 @@ class Optimisers:
             name: {k: v for k, v in self.table.state[weight].items() if isinstance(v, Tensor)}
             for name, weight in self.table_weights.items()
         }
+
+    def gate_state(self) -> dict[str, Tensor]:
+        """State of the gates' optimiser by ``KEY``, or by ``KEY.VOCABULARY`` where it is one per gate."""
+        if self.theta is None or self.gates is None:
+            return {}
+        found: dict[str, Tensor] = {}
+        for key, value in self.theta.state[self.gates.theta].items():
+            if value.dim() == 0:
+                found[key] = value
+            else:
+                parts = self.gates.by_vocabulary(value)
+                found.update({f"{key}.{name}": part for name, part in parts.items()})
+        return found

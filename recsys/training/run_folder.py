@@ -98,6 +98,8 @@ class RunResult(BaseModel):
     rows_per_second: float
     data_wait_share: float
     """Share of those seconds spent waiting for data."""
+    kept_values: dict[str, tuple[int, int]] = {}
+    """Values whose gates are open, and all values, per vocabulary; empty without gates."""
 
     def save(self, folder: Path) -> None:
         """Write ``result.json``."""

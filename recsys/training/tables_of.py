@@ -6,6 +6,7 @@ import torch
 
 from recsys.config import TrainSettings
 from recsys.data.dataset import Dataset
+from recsys.embeddings.gates import gates_of
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.rows import row_maps
 from recsys.embeddings.tables import Tables
@@ -14,7 +15,7 @@ from recsys.training.distributed import Distributed
 
 def build_tables(dataset: Dataset, plan: Plan, settings: TrainSettings, ranks: Distributed) -> Tables:
     """Tables with their initial weights; hashed vocabularies get their map from id to rows."""
-    maps = row_maps(plan, dataset)
+    maps, gates = row_maps(plan, dataset), settings.gates
     return Tables(
         plan,
         dataset.features,
@@ -24,4 +25,7 @@ def build_tables(dataset: Dataset, plan: Plan, settings: TrainSettings, ranks: D
         device=ranks.device,
         group=ranks.group,
         fused_lr=settings.tables.fused_lr,
+        gates=gates_of(dataset, plan, buckets=gates.buckets, init=gates.init, device=ranks.device)
+        if gates.epochs
+        else None,
     )

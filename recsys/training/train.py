@@ -35,6 +35,7 @@ from recsys.training.checkpoint import (
     require_same_settings,
 )
 from recsys.training.distributed import Distributed, distributed
+from recsys.training.gate_search import GateSearch
 from recsys.training.layout import layout_of
 from recsys.training.loop import Trainer, Watch
 from recsys.training.memory import keep_freed_memory
@@ -108,7 +109,8 @@ def _train(
     checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
     parts.optimisers.materialise()
     latest = checkpoints.named("latest")
-    steps = settings.epochs * parts.batches.steps_per_epoch
+    steps = (settings.gates.epochs + settings.epochs) * parts.batches.steps_per_epoch
+    gates = parts.tables.gates
     total = min(steps, settings.max_steps or steps) * settings.batch_size
     with progress("train", total=total, quiet=ranks.rank != 0) as bar:
         trainer = Trainer(
@@ -123,6 +125,9 @@ def _train(
             reseed=lambda step: reseed(parts.model, settings.seed, step, ranks.rank),
             on_step=bar.advance,
             watch=watch,
+            search=None
+            if gates is None
+            else GateSearch(settings.gates, gates, parts.batches.steps_per_epoch),
         )
         if latest is not None:
             trainer.position = _restore(latest, parts)
@@ -140,7 +145,7 @@ def _train(
 
 
 def _result(trainer: Trainer, position: Position, parts: _Parts) -> RunResult:
-    rows = trainer.rows
+    rows, gates = trainer.rows, parts.tables.gates
     return RunResult(
         steps=position.step,
         epochs=position.epoch,
@@ -151,6 +156,7 @@ def _result(trainer: Trainer, position: Position, parts: _Parts) -> RunResult:
         seconds=trainer.seconds,
         rows_per_second=rows / trainer.seconds if trainer.seconds else 0.0,
         data_wait_share=trainer.waited / trainer.seconds if trainer.seconds else 0.0,
+        kept_values={} if gates is None else gates.open_values().counts(),
     )
 
 
@@ -174,7 +180,9 @@ def _build(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> _Parts:
     if ranks.world > 1:
         set_process_group(model, ranks.group)
     row_l2 = RowL2(tables, dataset, plan, settings.tables, ranks) if settings.tables.l2_rows else None
-    optimisers = Optimisers(model, tables, settings.dense, settings.tables, settings.clip_norm, row_l2)
+    optimisers = Optimisers(
+        model, tables, settings.dense, settings.tables, settings.clip_norm, row_l2, settings.gates
+    )
     batches = Batches(
         dataset,
         "train",

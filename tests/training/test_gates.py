@@ -1,0 +1,126 @@
+"""The search for gates: what it closes, the rewinding, the resume, and training without closed values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
+
+from recsys.config import DenseOptimizer, TableOptimizer, TrainSettings
+from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import Plan, UpdatePath
+from recsys.errors import ConfigError
+from recsys.gate_settings import GateSettings
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.distributed import distributed
+from recsys.training.run_folder import Run
+from recsys.training.train import train
+from tests.training.made import hashed_plan, made_dataset, made_plan, shared_plan
+
+DNN = {"name": "dnn", "hidden": [16], "batch_norm": True, "dropout": 0.2}
+PLANS: dict[str, Callable[[Dataset, UpdatePath], Plan]] = {
+    "full": made_plan,
+    "hash": hashed_plan,
+    "unified": shared_plan,
+}
+STEPS = 8
+"""Batches of an epoch."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return made_dataset(tmp_path_factory.mktemp("made") / "dataset", rows=1_000)
+
+
+def _settings(gates: dict[str, object] | None = None, **changes: object) -> TrainSettings:
+    values: dict[str, object] = {
+        "epochs": 2,
+        "batch_size": 128,
+        "log_every": 1,
+        "seed": 7,
+        "tables": TableOptimizer(lr=0.01, fused_lr=0.1, init_std=0.1),
+        "dense": DenseOptimizer(lr=0.005),
+        "gates": GateSettings.model_validate(gates or {}),
+    }
+    return TrainSettings.model_validate(values | changes)
+
+
+def _tensors(run: Path) -> dict[str, bytes]:
+    newest = Checkpoints(run / "checkpoints").named("latest")
+    assert newest is not None
+    with distributed("cpu"):
+        return dict(_flat(_load_state_dict_from_keys(checkpoint_id=newest)))
+
+
+def _flat(state: dict[str, object], prefix: str = "") -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor):
+            found.append((f"{prefix}{key}", value.numpy().tobytes()))
+        elif isinstance(value, dict):
+            found += _flat(value, f"{prefix}{key}.")
+    return found
+
+
+def _train(dataset: Dataset, folder: Path, plan: Plan, settings: TrainSettings) -> Run:
+    return train(dataset, folder, model=DNN, plan=plan, settings=settings, resume=True)
+
+
+@pytest.mark.parametrize("path", ["dense", "fused"])
+def test_a_search_that_closes_nothing_leaves_the_training_as_it_would_have_been(
+    dataset: Dataset, tmp_path: Path, path: UpdatePath
+) -> None:
+    """Gates that begin at σ(40) = 1 stay there, so weights, moments and batches must be a plain run's."""
+    plan = made_plan(dataset, path)
+    plain = _train(dataset, tmp_path / "plain", plan, _settings())
+    gated = _train(dataset, tmp_path / "gated", plan, _settings({"epochs": 2, "init": 40.0}))
+    expected, found = _tensors(plain.folder), _tensors(gated.folder)
+    assert expected == {key: value for key, value in found.items() if "gates" not in key}
+    assert gated.result.best_value == plain.result.best_value
+    assert gated.result.best_step == plain.result.best_step + 2 * STEPS
+    losses = [run.metrics["loss"].drop_nulls().to_list() for run in (plain, gated)]
+    assert losses[0] == losses[1][2 * STEPS :]
+    assert plain.result.kept_values == {}
+    assert gated.result.kept_values == {"colour": (12, 12), "item": (60, 60), "tag": (9, 9)}
+
+
+@pytest.mark.parametrize(("mode", "path"), [("full", "dense"), ("unified", "fused")])
+@pytest.mark.parametrize("rewind_epoch", [1, None])
+def test_k_steps_then_resume_equals_one_run_to_the_bit(
+    dataset: Dataset, tmp_path: Path, mode: str, path: UpdatePath, rewind_epoch: int | None
+) -> None:
+    """Stops inside the search, at its end, where weights are rewound, and inside the training after it."""
+    plan = PLANS[mode](dataset, path)
+    gates = {"epochs": 2, "lr": 0.2, "l1": 1e-2, "rewind_epoch": rewind_epoch}
+    stops = (STEPS + 3, 2 * STEPS, 2 * STEPS + 5, 3 * STEPS + 2)
+    whole = _train(dataset, tmp_path / "whole", plan, _settings(gates, max_steps=stops[-1]))
+    for steps in stops:
+        parts = _train(dataset, tmp_path / "parts", plan, _settings(gates, max_steps=steps))
+    assert _tensors(whole.folder) == _tensors(parts.folder)
+    losses = [run.metrics["loss"].drop_nulls().to_list() for run in (whole, parts)]
+    assert losses[0] == losses[1]
+    assert whole.result.kept_values == parts.result.kept_values
+    kept, size = np.array(list(whole.result.kept_values.values())).sum(0)
+    assert 0 < kept < size
+
+
+def test_values_that_tell_nothing_close_before_those_that_decide(dataset: Dataset, tmp_path: Path) -> None:
+    """The label follows from the colour; tags are noise."""
+    gates = {"epochs": 12, "lr": 0.03, "l1": 2e-3, "final_temp": 100}
+    run = _train(dataset, tmp_path / "run", made_plan(dataset, "dense"), _settings(gates, batch_size=64))
+    shares = {name: kept / size for name, (kept, size) in run.result.kept_values.items()}
+    assert shares["colour"] > shares["tag"] + 0.2
+    record = run.metrics
+    temperatures = record["gates/temperature"].drop_nulls().to_list()
+    assert temperatures == pytest.approx([100 ** (epoch / 11) for epoch in range(12)], rel=1e-5)
+    assert record["valid/auc"].drop_nulls().len() == 2
+    assert record["search/auc"].drop_nulls().len() == 12
+
+
+def test_a_rewind_behind_the_search_is_refused() -> None:
+    with pytest.raises(ConfigError, match="rewind_epoch must be below the 3 epochs"):
+        TrainSettings.parse(gates={"epochs": 3, "rewind_epoch": 3})
