@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,8 @@ from recsys.data.check import as_time
 from recsys.data.types import DATETIME
 from recsys.ranking.binning import Bins
 from recsys.ranking.counting import LABEL_COLUMN, extra_name
-from recsys.schema import Schema
+from recsys.ranking.pairs import PairCounter
+from recsys.schema import RAGGED, Schema
 
 MOST_DAYS = 1_000
 """Distinct days at most; a column with more is no column of days."""
@@ -21,6 +23,8 @@ _FIRST_EPOCH = 10**8
 """Smallest integer that reads as a time since 1970: 1973, in seconds."""
 _NO_DAY = "missing"
 _TABLE = 1 << 22
+_OFTEN = 7
+"""Occurrences from which more are no different."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,6 @@ class Codes:
     """``[F, S]``, C-contiguous; ``0 <= codes[f] < sizes[f]``; a missing value is a code like any other."""
     sizes: NDArray[np.int64]
     """``[F]`` number of codes."""
-    missing: NDArray[np.int64]
-    """``[F]`` code that means missing, -1 where no value is missing."""
     label: NDArray[np.int32]
     """``[S]`` class numbers."""
     classes: int
@@ -45,6 +47,14 @@ class Codes:
     """``[S]`` day numbers, where the schema has a timestamp."""
     days: tuple[str, ...] = ()
     """Name of each day number: ISO date or the raw value."""
+    occurrences: Mapping[tuple[str, str], NDArray[np.int32]] = field(default_factory=dict)
+    """Per categorical column and list of the same vocabulary, such as a candidate and the history: how
+    often the value is in the row's list ``[S]``, 0 to 7, which means 7 or more."""
+
+    @cached_property
+    def counter(self) -> PairCounter:
+        """The columns packed for counting pairs and triples of them."""
+        return PairCounter.of(self)
 
     def only(self, names: Sequence[str]) -> Codes:
         """The same rows with some of the columns, in this order."""
@@ -56,7 +66,19 @@ class Codes:
             names=tuple(names),
             codes=self.codes[at],
             sizes=self.sizes[at],
-            missing=self.missing[at],
+            occurrences={
+                pair: often for pair, often in self.occurrences.items() if {*names}.issuperset(pair)
+            },
+        )
+
+    def at(self, rows: NDArray[np.int64]) -> Codes:
+        """Some of the rows."""
+        return replace(
+            self,
+            codes=np.ascontiguousarray(self.codes[:, rows]),
+            label=self.label[rows],
+            day=None if self.day is None else self.day[rows],
+            occurrences={pair: often[rows] for pair, often in self.occurrences.items()},
         )
 
 
@@ -73,14 +95,13 @@ def coded(sample: pl.DataFrame, schema: Schema, bins: Mapping[str, Bins], classe
     """
     names = tuple(schema.features)
     codes = np.empty((len(names), sample.height), np.int32)
-    sizes, missing = np.zeros(len(names), np.int64), np.full(len(names), -1, np.int64)
+    sizes = np.zeros(len(names), np.int64)
     for index, name in enumerate(names):
         found, none = _codes(sample[name], bins.get(name))
         offset = int(none is not None)
         np.add(found, offset, out=codes[index], casting="unsafe")
         if none is not None:
             codes[index, none] = 0
-            missing[index] = 0
         sizes[index] = int(codes[index].max(initial=0)) + 1
     day: NDArray[np.int32] | None = None
     days: tuple[str, ...] = ()
@@ -88,7 +109,30 @@ def coded(sample: pl.DataFrame, schema: Schema, bins: Mapping[str, Bins], classe
     if raw is not None and raw in sample.columns:
         day, days = days_of(sample[raw])
     label = sample[LABEL_COLUMN].to_numpy().astype(np.int32)
-    return Codes(names, codes, sizes, missing, label, classes, rows, day, days)
+    often = _occurrences(sample, schema)
+    return Codes(names, codes, sizes, label, classes, rows, day, days, often)
+
+
+def _occurrences(sample: pl.DataFrame, schema: Schema) -> dict[tuple[str, str], NDArray[np.int32]]:
+    kinds = {name: column.kind for name, column in schema.features.items()}
+    pairs = [
+        (one, several)
+        for one, kind in kinds.items()
+        for several, ragged in kinds.items()
+        if kind == "categorical"
+        and ragged in RAGGED
+        and schema.vocabulary_of(one) == schema.vocabulary_of(several)
+    ]
+    return {(one, several): _often(sample[one], sample[several]) for one, several in pairs}
+
+
+def _often(values: pl.Series, lists: pl.Series) -> NDArray[np.int32]:
+    """How often each row's value is in its list ``[S]``; a missing value never."""
+    lengths = lists.list.len().fill_null(0).to_numpy()
+    rows = np.repeat(np.arange(len(values)), lengths)
+    elements = lists.filter(pl.Series(lengths > 0)).explode()
+    same = (elements == values.gather(rows)).fill_null(False).to_numpy()
+    return np.minimum(np.bincount(rows[same], minlength=len(values)), _OFTEN).astype(np.int32)
 
 
 def _codes(values: pl.Series, bins: Bins | None) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:

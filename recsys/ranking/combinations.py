@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations as tuples
 
 import numpy as np
@@ -78,7 +78,7 @@ def combinations(
     if len(codes.names) < 2:
         return pl.DataFrame(schema=SCHEMA)
     table = all_pairs(codes) if pairs is None else _of_columns(pairs, codes.names)
-    counter = PairCounter.of(codes)
+    counter = codes.counter
     index = {name: number for number, name in enumerate(codes.names)}
     surely = pl.col("synergy") - 3.0 * (pl.col("synergy") / pl.col("synergy_z")).abs().fill_nan(0.0)
     table = table.with_columns(surely=surely).sort("surely", "a", "b", descending=[True, False, False])
@@ -105,15 +105,13 @@ class _Combination:
 
     @classmethod
     def of(cls, counter: PairCounter, columns: tuple[int, ...], tried: int) -> _Combination:
-        """Exact gains in each direction; keeps the smallest, of a pair that of the poorer column.
-
-        The better one's gain, in a pair, is dealt within the poorer one's values: where these have few
-        rows, chance would explain much of what a strong column tells.
-        """
+        """Exact gains of a triple in each direction, of which the smallest counts; of a pair, its one."""
         joint = float(counter.count([columns])[0, 0])
-        directions = (counter.poorest(columns),) if len(columns) == 2 else columns
-        gains = {column: counter.gain(columns, column) for column in directions}
-        least = min(directions, key=lambda column: gains[column].score)
+        if len(columns) == 2:
+            gains = dict([counter.gain_of_pair((columns[0], columns[1]))])
+        else:
+            gains = {column: counter.gain(columns, column) for column in columns}
+        least = min(gains, key=lambda column: gains[column].score)
         synergy = min(gain.score - float(counter.scores[column]) for column, gain in gains.items())
         # The column's own luck may add to that of its gain, where cells are small.
         variance = max(gain.sd**2 + float(counter.variances[column]) for column, gain in gains.items())
@@ -156,7 +154,7 @@ def _best_triples(
     codes: Codes, pairs: Sequence[tuple[int, int]], limit: int
 ) -> tuple[int, list[tuple[int, ...]]]:
     """How many triples were screened, and the best of them."""
-    counter = PairCounter.of(_sampled(codes))
+    counter = _sampled(codes).counter
     columns = range(len(codes.names))
     chosen: Iterable[tuple[int, ...]] = tuples(columns, 3)
     if math.comb(len(codes.names), 3) > MOST_TRIPLES:
@@ -188,9 +186,7 @@ def _sampled(codes: Codes) -> Codes:
     if rows <= SCREENED_ROWS:
         return codes
     pick = np.sort(np.random.default_rng(0).choice(rows, SCREENED_ROWS, replace=False))
-    return replace(
-        codes, codes=np.ascontiguousarray(codes.codes[:, pick]), label=codes.label[pick], day=None
-    )
+    return codes.at(pick)
 
 
 def _of_columns(pairs: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

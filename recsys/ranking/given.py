@@ -13,7 +13,6 @@ from recsys.errors import ConfigError, did_you_mean
 from recsys.ranking.codes import Codes
 from recsys.ranking.dealing import dealt
 from recsys.ranking.information import Information, class_moments, conditional_information
-from recsys.ranking.pairs import PairCounter, expected_mutual
 from recsys.ranking.sharing import shared_information, surely
 
 Ints = NDArray[np.int64]
@@ -69,8 +68,8 @@ def given(codes: Codes, given: Sequence[str]) -> dict[str, Information]:
 
 
 def _cap(codes: Codes, known: Sequence[int], found: dict[int, Information]) -> None:
-    counter = PairCounter.of(codes)
-    chance = expected_mutual(counter.sizes, counter.rows)
+    counter = codes.counter
+    chance = counter.expected_mutual
     widths = np.array(counter.widths)
     for f, information in found.items():
         joint, variance, together, nested = counter.count([(g, f) for g in known]).T

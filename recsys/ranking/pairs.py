@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations as tuples
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from recsys.errors import DataError
-from recsys.ranking.codes import Codes
 from recsys.ranking.dealing import dealt
 from recsys.ranking.information import Chance, Information, conditional_information
+
+if TYPE_CHECKING:
+    from recsys.ranking.codes import Codes
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -50,7 +53,8 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
     deviations above 0 (the largest 400, fewer on many rows), both are computed exactly, from what
     the poorer column tells where the better one is known; and so they are, against what is
     too low, for the 100 pairs (fewer on many rows) of the strongest columns and smallest cells, such
-    as users and items.
+    as users and items. So they are for a candidate and a list of the same vocabulary, see
+    ``PairCounter.gain_of_pair``.
 
     Args:
         codes: rows as codes; pairs are counted on all of them.
@@ -63,7 +67,7 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
         poorer column's entropy beyond chance that the other one tells: 1 for a copy).
     """
     pairs = list(tuples(range(len(codes.names)), 2))
-    counter = PairCounter.of(codes)
+    counter = codes.counter
     chunks = [pairs[begin : begin + CHUNK] for begin in range(0, len(pairs), CHUNK)]
     if threads is None:
         threads = len(os.sched_getaffinity(0)) if counter.rows >= THREADED else 1
@@ -75,9 +79,9 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
         most = min(CONFIRMED, max(50, (CONFIRMED << 15) // max(counter.rows, 1)))
         doubted = [line for line in np.argsort(-sure, kind="stable")[:most].tolist() if sure[line] > 0]
         doubted += _sparse(counter, found.pairs, facts[:, 3], set(doubted))[: min(most, SPARSE)]
-        poorer = [counter.poorest(pairs[line]) for line in doubted]
-        exact = pool.map(counter.gain, [pairs[line] for line in doubted], poorer)
-        for line, column, gain in zip(doubted, poorer, exact, strict=True):
+        doubted += [line for line, pair in enumerate(pairs) if counter.occurs(pair) and line not in doubted]
+        exact = pool.map(counter.gain_of_pair, [pairs[line] for line in doubted])
+        for line, (column, gain) in zip(doubted, exact, strict=True):
             found.confirm(line, gain, counter.scores[column], counter.variances[column])
     names = np.array(codes.names, dtype=object)
     return found.frame(names[found.pairs[:, 0]].tolist(), names[found.pairs[:, 1]].tolist())
@@ -139,7 +143,7 @@ def _scored(counter: PairCounter, pairs: Ints, facts: Floats) -> _Scored:
     scores, variances, entropies = counter.scores, counter.variances, counter.entropies
     best = np.where(scores[left] >= scores[right], left, right)
     overlap = 1.0 - 2.0 * nested
-    chance = expected_mutual(counter.sizes, counter.rows)[left, right]
+    chance = counter.expected_mutual[left, right]
     mutual = entropies[left] + entropies[right] - together - chance
     room = np.minimum(entropies[left], entropies[right]) - chance
     # Where all values occur once, chance already tells everything.
@@ -172,6 +176,8 @@ class PairCounter:
     scores: Floats
     variances: Floats
     chance: SizeTable
+    occurrences: Mapping[tuple[int, int], NDArray[np.int32]]
+    """See ``Codes.occurrences``, by the columns' numbers."""
 
     @classmethod
     def of(cls, codes: Codes) -> PairCounter:
@@ -193,7 +199,14 @@ class PairCounter:
         entropies = [chance.entropy(rows) for rows in sizes]
         widths = [len(rows) for rows in sizes]
         facts = (np.array(entropies), np.array(scores), np.array(variances))
-        return cls(packed, widths, bits, codes.label.shape[0], sizes, *facts, chance)
+        at = {name: number for number, name in enumerate(codes.names)}
+        often = {(at[one], at[several]): found for (one, several), found in codes.occurrences.items()}
+        return cls(packed, widths, bits, codes.label.shape[0], sizes, *facts, chance, often)
+
+    @cached_property
+    def expected_mutual(self) -> Floats:
+        """Mutual information of all pairs by chance ``[F, F]``, see the function of this name."""
+        return expected_mutual(self.sizes, self.rows)
 
     def count(self, tuples: Sequence[tuple[int, ...]]) -> Floats:
         """Per tuple of columns, in nats, ``[T, 4]``.
@@ -235,6 +248,29 @@ class PairCounter:
             if other != column:
                 known = known * self.widths[other] + self.codes(other)
         return conditional_information((known, self.codes(column), self.labels))
+
+    def occurs(self, pair: tuple[int, int]) -> tuple[int, int] | None:
+        """The pair as a column and a list of its vocabulary, where it is one."""
+        return next((both for both in (pair, pair[::-1]) if both in self.occurrences), None)
+
+    def gain_of_pair(self, pair: tuple[int, int]) -> tuple[int, Information]:
+        """What one column of a pair adds where the other is known, and which one.
+
+        It is the poorer one that adds: the better one's gain would be dealt within the poorer one's
+        values, and where these have few rows, chance would explain much of what a strong column tells.
+
+        Of a column and a list of its vocabulary, it is what the list adds by how often the value is in
+        it, where that is more. A list's set of elements hardly occurs twice, so that counting tells
+        nothing of it; that the candidate is in the history is what models of histories learn.
+        """
+        poorer = self.poorest(pair)
+        gain = self.gain(pair, poorer)
+        both = self.occurs(pair)
+        if both is None:
+            return poorer, gain
+        known, often = self.codes(both[0]), self.occurrences[both].astype(np.int64)
+        found = conditional_information((known, often, self.labels))
+        return (both[1], found) if found.score > gain.score else (poorer, gain)
 
     def poorest(self, columns: Sequence[int]) -> int:
         """The column that tells least by itself, the first of equals."""

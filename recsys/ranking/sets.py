@@ -18,7 +18,6 @@ from recsys.ranking.codes import Codes
 from recsys.ranking.company import ALONE, Company
 from recsys.ranking.given import given
 from recsys.ranking.information import Information
-from recsys.ranking.pairs import expected_mutual
 from recsys.ranking.sharing import beyond, shared_information, surely
 
 __all__ = ["given", "keep_until_loss", "orders", "within_bytes"]
@@ -201,9 +200,8 @@ class _Facts:
         a, b = (np.array([index[name] for name in picked[side]], dtype=np.int64) for side in ("a", "b"))
         synergy, z = picked["synergy"].to_numpy(), picked["synergy_z"].to_numpy()
         free = np.where(z != 0, synergy / np.where(z != 0, z, 1.0), 0.0) ** 2
-        rows = codes.label.shape[0]
-        counts = [np.bincount(column) for column in codes.codes]
-        widths = np.array([np.count_nonzero(count) for count in counts])
+        counter = codes.counter
+        rows, widths = counter.rows, np.array(counter.widths)
         mutual = picked["mutual"].to_numpy()
         both = np.stack([a, b], axis=1)
         # The best of many relations is looked for, so each must be beyond the luck of that many.
@@ -213,10 +211,10 @@ class _Facts:
         )
         relation[a, b] = relation[b, a] = np.maximum(surely(synergy, free, luck), 0.0)
         # The pair's own share is of the poorer column; the richer one's follows from the entropies.
-        chance = expected_mutual([count[count > 0] for count in counts], rows)[a, b]
+        chance = counter.expected_mutual[a, b]
         real = np.where(beyond(mutual, widths[both], rows) > 0, mutual, 0.0)
         for one, other in ((a, b), (b, a)):
-            room = np.array([_entropy(counts[k], rows) for k in other]) - chance
+            room = counter.entropies[other] - chance
             share[one, other] = np.where(room > 1e-9, np.clip(real / np.maximum(room, 1e-9), 0.0, 1.0), 0.0)
         plain = np.array([singles[name].score for name in codes.names])
         shared[a, b] = shared[b, a] = _bounded(
@@ -323,11 +321,6 @@ def _closest(share: Floats, k: int) -> int | None:
     share = share.copy()
     share[k] = 0.0
     return int(share.argmax()) if share.max(initial=0.0) > 0 else None
-
-
-def _entropy(counts: Ints, rows: int) -> float:
-    share = counts[counts > 0] / max(rows, 1)
-    return -float(share @ np.log(share))
 
 
 def unit(name: str, works_with: Mapping[str, Sequence[str] | None], kept: Collection[str]) -> list[str]:

@@ -20,7 +20,6 @@ def coded(columns: Mapping[str, Ints], label: Ints) -> Codes:
         names=tuple(columns),
         codes=codes,
         sizes=codes.max(axis=1).astype(np.int64) + 1,
-        missing=np.full(len(codes), -1, np.int64),
         label=label.astype(np.int32),
         classes=int(label.max()) + 1,
         rows=len(label),

@@ -47,7 +47,6 @@ def codes_of(columns: dict[str, np.ndarray], label: np.ndarray, **others: object
     """Codes [F, S] from columns that are codes already."""
     codes = np.stack([np.asarray(column, dtype=np.int32) for column in columns.values()])
     settings: dict[str, object] = {
-        "missing": np.full(len(columns), -1, np.int64),
         "classes": int(label.max()) + 1,
         "rows": len(label),
     } | others
@@ -84,31 +83,34 @@ def log(columns: int, rows: int, *, days: int = 14, seed: int = 1) -> tuple[Code
             kind=("categorical", "numeric", "multi")[0 if at % 4 else 1 + at % 3 // 2], type="int64"
         )
     label = (random.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.int32)
-    missing = np.full(columns, -1, np.int64)
     for at, name in enumerate(named):
-        if at % 5 == 2:
-            missing[at] = made[name].max() + 1
-            made[name] = np.where(random.random(rows) < 0.04 * at % 0.9, missing[at], made[name])
+        if _may_be_missing(at):
+            made[name] = np.where(random.random(rows) < 0.04 * at % 0.9, 0, made[name] + 1)
     if columns > 10:
         made[named[9]] = made[named[0]][:]
         made[named[10]] = np.where(random.random(rows) < 0.99, label, 1 - label)
     names = tuple(f"2026-10-{at + 1:02d}" for at in range(days))
-    return codes_of(made, label, missing=missing, day=day, days=names), Schema(columns=schema)
+    return codes_of(made, label, day=day, days=names), Schema(columns=schema)
 
 
-def singles(codes: Codes) -> tuple[dict[str, Tally], dict[str, Information]]:
-    """Counts and information of every column of codes."""
-    tallies = {
-        name: tally_of(codes.codes[at], codes.label, missing=int(codes.missing[at]), classes=codes.classes)
-        for at, name in enumerate(codes.names)
-    }
+def _may_be_missing(at: int) -> bool:
+    """Whether 0 is no value in this column of ``log``."""
+    return at % 5 == 2
+
+
+def singles(codes: Codes, *, of_log: bool = False) -> tuple[dict[str, Tally], dict[str, Information]]:
+    """Counts and information of every column of codes; those ``of_log`` may be missing values."""
+    tallies = {}
+    for at, name in enumerate(codes.names):
+        missing = 0 if of_log and _may_be_missing(at) else -1
+        tallies[name] = tally_of(codes.codes[at], codes.label, missing=missing, classes=codes.classes)
     chance = Chance(np.bincount(codes.label, minlength=codes.classes).astype(np.int64))
     return tallies, {name: information(tally.counts, chance) for name, tally in tallies.items()}
 
 
 def ranking(codes: Codes, schema: Schema, *, keep: int = 8) -> Ranking:
     """What a report is written from, without a file that was ranked."""
-    tallies, told = singles(codes)
+    tallies, told = singles(codes, of_log=True)
     order = sorted(codes.names, key=lambda name: -told[name].score)
     table = pl.DataFrame(
         {

@@ -70,11 +70,10 @@ def test_equal_values_have_equal_codes_and_others_do_not(codes: Codes) -> None:
     assert codes.codes.dtype == np.int32
 
 
-def test_a_missing_value_has_a_code_that_is_known(codes: Codes) -> None:
-    missing = {"big": [2], "text": [1], "number": [1], "tags": [2, 3], "ids": [3], "small": []}
-    for row, name in enumerate(codes.names):
-        found = np.flatnonzero(codes.codes[row] == codes.missing[row]).tolist()
-        assert found == missing[name]
+def test_where_values_are_missing_they_are_code_0(codes: Codes) -> None:
+    missing = {"big": [2], "text": [1], "number": [1], "tags": [2, 3], "ids": [3]}
+    for name, rows in missing.items():
+        assert np.flatnonzero(codes.codes[codes.names.index(name)] == 0).tolist() == rows, name
 
 
 def test_label_and_days(codes: Codes) -> None:
@@ -122,3 +121,22 @@ def test_a_sample_is_spread_over_all_rows_and_the_same_for_any_batches(rows: int
     cuts = [0, 1, 500, 777, rows]
     parts = [spread.of(frame[a:b], a) for a, b in pairwise(cuts)]
     assert pl.concat(parts)["row"].to_list() == spread.places.tolist()
+
+
+def test_occurrences_of_a_candidate_in_its_history() -> None:
+    history = [[1, 2, 1], [], None, [3], [1] * 20, [None, 2]]
+    sample = pl.DataFrame(
+        {"item": [1, 1, 1, None, 1, 2], "other": [1] * 6, "history": history, "__label__": [0, 1] * 3}
+    )
+    columns = {
+        "item": Column(kind="categorical", type="int64"),
+        "other": Column(kind="categorical", type="int64"),
+        "history": Column(kind="sequence", type="int64", vocabulary="item"),
+    }
+    codes = coded(sample, Schema(columns=columns), {}, 2, 6)
+    (pair,) = codes.occurrences
+    assert pair == ("item", "history")
+    assert codes.occurrences[pair].tolist() == [2, 0, 0, 0, 7, 1]
+    assert codes.at(np.array([4, 0])).occurrences[pair].tolist() == [7, 2]
+    assert codes.only(["history", "item"]).occurrences.keys() == {pair}
+    assert not codes.only(["history", "other"]).occurrences

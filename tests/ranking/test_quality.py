@@ -236,7 +236,7 @@ def test_a_share_is_never_rounded_to_all_or_nothing(share, text):
 
 def test_of_fifty_columns_the_leak_and_the_copy_are_found():
     codes, schema = made_up.log(50, 262_144)
-    tallies, told = made_up.singles(codes)
+    tallies, told = made_up.singles(codes, of_log=True)
     result = findings(tallies, told, schema, codes)
     kinds = {(finding.column, finding.kind) for finding in result}
     assert {("browser", "leak"), ("os", "duplicate")} <= kinds

@@ -224,6 +224,42 @@ def test_a_parity_of_three_columns_is_kept_whole() -> None:
         assert set(rank(log, schema, settings=settings).kept) == {"x", "y", "z"}
 
 
+def test_a_history_that_matters_only_near_the_candidate_surfaces() -> None:
+    """Sets of elements hardly occur twice: by them alone, the history would look like noise."""
+    generator, rows = np.random.default_rng(4), 8_000
+    item, history = generator.integers(0, 200, rows), generator.integers(0, 200, (rows, 12))
+    near = generator.random(rows) < 0.3
+    history[near, 3] = item[near]
+    there = (history == item[:, None]).any(1)
+    frame = pl.DataFrame(
+        {
+            "item": item,
+            "history": pl.Series(history.tolist()),
+            "weather": generator.integers(0, 5, rows),
+            "label": (generator.random(rows) < 0.2 + 0.2 * there).astype(np.int64),
+        }
+    )
+    columns = {
+        "item": Column(kind="categorical", type="int64"),
+        "history": Column(kind="sequence", type="int64", vocabulary="item"),
+        "weather": Column(kind="categorical", type="int64"),
+        "label": Column(kind="numeric", type="int64", roles=("label",)),
+    }
+    found = rank(frame, Schema(columns=columns), settings=RankSettings(report=False, keep=2))
+    assert set(found.kept) == {"item", "history"}
+    assert found.pairs is not None
+    (pair,) = found.pairs.filter(a="item", b="history").iter_rows(named=True)
+    share = there.mean()
+    entropies = [-p * np.log(p) - (1 - p) * np.log(1 - p) for p in (0.2, 0.4, 0.2 + 0.2 * share)]
+    told = entropies[2] - (1 - share) * entropies[0] - share * entropies[1]
+    assert pair["gain"] == pytest.approx(told, abs=3 * pair["gain"] / pair["gain_z"])
+    assert pair["gain_z"] > 10
+    columns["history"] = Column(kind="sequence", type="int64")
+    apart = rank(frame, Schema(columns=columns), settings=RankSettings(report=False)).pairs
+    assert apart is not None
+    assert abs(apart.filter(a="item", b="history")["gain_z"][0]) < 4
+
+
 def test_all_missing_is_a_finding_and_tells_nothing() -> None:
     log = make_log().with_columns(empty=pl.lit(None, pl.Int64))
     schema = Schema(columns={**SCHEMA.columns, "empty": Column(kind="categorical", type="int64")})
