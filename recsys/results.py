@@ -112,6 +112,7 @@ def write_report(
             evaluation=load_evaluation(place) if evaluated else None,
             curves=read_metrics(place.folder("train")),
             tables=tables,
+            gates=None if bundle is None else bundle.gates,
             stages=stages,
             references=load_references(place.folder("evaluate")),
             settings=_settings(place.config),

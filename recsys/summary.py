@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from recsys.schema import Schema
     from recsys.seeds import SeedRuns
     from recsys.serving.bundle import Bundle
+    from recsys.serving.manifest import BundleGates
     from recsys.tuning.trial import Tuning
 
 _PLAIN_WIDTH = 120
@@ -235,7 +236,22 @@ def show_bundle(bundle: Bundle) -> None:
     if cost is not None:
         text = f"{cost.auc_float:.6f} → {cost.auc_quantised:.6f} ({-cost.cost:+.6f})"
         console.print(f"AUC of {cost.rows:,} held-out rows, float → stored: {text}", highlight=False)
+    if manifest.gates is not None:
+        _show_gates(manifest.gates, console)
     console.print(f"{size(manifest.bytes['total'])} written to {bundle.folder}", highlight=False)
+
+
+def _show_gates(gates: BundleGates, console: Console) -> None:
+    """How many values of each vocabulary are open, and what the closed ones would have taken."""
+    table = _table("vocabulary", "#values", "#closed", "#kept")
+    for name, each in gates.vocabularies.items():
+        kept = 1 - each.closed / each.values
+        table.add_row(name, f"{each.values:,}", f"{each.closed:,}", f"{kept:.1%}")
+    console.print("", table, _of_gates(gates), "", sep="\n", highlight=False)
+
+
+def _of_gates(gates: BundleGates) -> str:
+    return f"{gates.kept_share:.1%} of values kept; what left would take {size(gates.bytes)}"
 
 
 def _number(value: float | int | None) -> str:
@@ -348,6 +364,8 @@ def _show_bytes(place: Place, console: Console) -> None:
     if cost is not None:
         text = f"AUC {cost.auc_float:.5f} → {cost.auc_quantised:.5f} on {cost.rows:,} held-out rows"
         console.print(f"quantisation        {text}", highlight=False)
+    if bundle.gates is not None:
+        console.print(f"gates               {_of_gates(bundle.gates)}", highlight=False)
 
 
 def _show_places(place: Place, console: Console) -> None:

@@ -54,8 +54,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def read_manifest(bundle: Path) -> dict:
     """The manifest, once every file has the hash that it names."""
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["format"] != "recsys-bundle" or manifest["version"] not in (1, 2):
-        sys.exit(f"{bundle}: expected a recsys-bundle of version 1 or 2")
+    if manifest["format"] != "recsys-bundle" or manifest["version"] not in (1, 2, 3):
+        sys.exit(f"{bundle}: expected a recsys-bundle of version 1 to 3")
     for name, record in manifest["files"].items():
         if hashlib.sha256((bundle / name).read_bytes()).hexdigest() != record["sha256"]:
             sys.exit(f"{bundle / name}: damaged, its sha256 is not the manifest's")
@@ -74,7 +74,9 @@ class Table:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         width = self.dim * (1 if rows.ndim == 1 else rows.shape[1])
-        return self.vectors(rows.ravel()).reshape(len(rows), width)
+        found = self.vectors(np.maximum(rows, 0).ravel()).reshape(len(rows), width)
+        found[(rows if rows.ndim == 1 else rows[:, 0]) < 0] = 0.0  # row -1: the value's gate is closed
+        return found
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         if "weight" in self.arrays:  # float32 or float16

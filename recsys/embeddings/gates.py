@@ -42,6 +42,10 @@ class OpenValues:
     scale: float
     """What the vector of an open value is multiplied by; that of a closed one by 0."""
 
+    def of(self, vocabulary: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Gates float32 ``[n]`` of ids ``[n]``."""
+        return self.open[vocabulary][ids] * np.float32(self.scale)
+
     def counts(self) -> dict[str, tuple[int, int]]:
         """Open values and all values of each vocabulary, the missing and the unseen one included."""
         return {name: (int(each.sum()), len(each)) for name, each in self.open.items()}

@@ -18,6 +18,7 @@ from recsys.report.charts import BLUE, GREEN, ORANGE, PURPLE, calibration_chart,
 from recsys.report.page import Field, card, figure, folded, key_figure, notes, page, table
 from recsys.report.seeds_table import seeds_section
 from recsys.seeds import SeedRuns
+from recsys.serving.manifest import BundleGates
 from recsys.stage import file_aside
 
 Number = float | int | None
@@ -41,6 +42,7 @@ class _Facts(NamedTuple):
     evaluation: Evaluation | None
     curves: pl.DataFrame
     tables: pl.DataFrame | None
+    gates: BundleGates | None
     stages: Sequence[StageTime]
     references: References
     settings: Mapping[str, object]
@@ -55,6 +57,7 @@ def write_run_report(
     evaluation: Evaluation | None = None,
     curves: pl.DataFrame | Sequence[Mapping[str, Any]] = (),
     tables: pl.DataFrame | None = None,
+    gates: BundleGates | None = None,
     stages: Sequence[StageTime] = (),
     references: Mapping[str, Mapping[str, float]] | None = None,
     settings: Mapping[str, object] | None = None,
@@ -68,6 +71,7 @@ def write_run_report(
             data_wait_share, valid/auc, valid/gauc, valid/logloss.
         tables: ``describe`` of a plan: table, rows, dim, bytes, path, mode; and ``bundle_bytes`` where
             there is a bundle.
+        gates: what a bundle left out, where the model was trained with gates.
         references: name of a reference → its metrics, for example ``{"attainable": {"auc": 0.78}}``;
             the first one stands beside the AUC.
         settings: settings worth showing, by dotted key.
@@ -82,6 +86,7 @@ def write_run_report(
         evaluation,
         curves if isinstance(curves, pl.DataFrame) else _frame(curves),
         tables,
+        gates,
         stages,
         references or {},
         settings or {},
@@ -115,6 +120,8 @@ def _body(facts: _Facts) -> Iterator[str]:
         yield from _section("Slices", _slices(evaluation))
     if facts.tables is not None and not facts.tables.is_empty():
         yield from _section("Embedding tables", card("", _tables(facts.tables)))
+    if facts.gates is not None:
+        yield from _section("Gates", card("", _gates(facts.gates)))
     if facts.stages:
         yield from _section("Stages", card("", _stages(facts.stages)))
     if facts.settings:
@@ -238,6 +245,21 @@ def _tables(tables: pl.DataFrame) -> str:
     return table(tables.select(names).rows(), [known[name] for name in names], total)
 
 
+def _gates(gates: BundleGates) -> str:
+    """Values kept and closed per vocabulary."""
+    fields = (
+        Field("vocabulary", align="text"),
+        Field("values", _count),
+        Field("closed", _count),
+        Field("kept", _percent, "bar"),
+    )
+    counts = [(name, each.values, each.closed) for name, each in gates.vocabularies.items()]
+    rows = [(name, values, closed, 1 - closed / values) for name, values, closed in counts]
+    total = ("all", sum(row[1] for row in rows), sum(row[2] for row in rows), gates.kept_share)
+    saved = f"The rows and keys of closed values, {size(gates.bytes)}, are not in the bundle."
+    return table(rows, fields, total) + f'<p class="small">{saved}</p>'
+
+
 def _stages(stages: Sequence[StageTime]) -> str:
     fields = [
         Field("stage", align="text"),
@@ -274,9 +296,21 @@ def _learning(curves: pl.DataFrame, references: References) -> Iterator[tuple[st
     yield (
         "Ranking on validation rows",
         curve_chart(
-            curves, {"valid/auc": ("AUC", BLUE), "valid/gauc": ("GAUC", GREEN)}, levels, best="valid/auc"
+            curves,
+            {
+                "valid/auc": ("AUC", BLUE),
+                "valid/gauc": ("GAUC", GREEN),
+                "search/auc": ("AUC while gates are searched", ORANGE),
+            },
+            levels,
+            best="valid/auc",
         ),
         "Circled: the best AUC.",
+    )
+    yield (
+        "Open gates",
+        curve_chart(curves, {"gates/open_share": ("share of values", ORANGE)}, in_steps=True),
+        "Values whose gates are open. After the search they stay, and training begins without the others.",
     )
     yield (
         "Learning rate",

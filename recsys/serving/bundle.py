@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys.errors import BundleError
-from recsys.serving.dense import DensePart
+from recsys.serving.dense import CLOSED, DensePart
 from recsys.serving.encode import Vocabulary
 from recsys.serving.files import check_file, load_tensors
 from recsys.serving.manifest import BundleManifest
@@ -103,8 +103,10 @@ def _vocabulary(folder: Path, manifest: BundleManifest, name: str) -> Vocabulary
         )
     rows = np.concatenate([arrays["rows"].ravel(), *(row.ravel() for row in special)])
     limit = manifest.tables[stored.table].rows
-    if rows.min() < 0 or rows.max() >= limit:
+    least = 0 if manifest.gates is None else CLOSED
+    if rows.min() < least or rows.max() >= limit:
         raise BundleError(
-            f"{path}: table {stored.table!r} has rows 0 to {limit - 1}, found {rows.min()} to {rows.max()}"
+            f"{path}: table {stored.table!r} has rows {least} to {limit - 1}, "
+            f"found {rows.min()} to {rows.max()}"
         )
     return Vocabulary(arrays["keys"], arrays["rows"], special[0], special[1])

@@ -14,6 +14,9 @@ from recsys.errors import BundleError, InstallationError
 from recsys.serving.manifest import BundleFeature
 from recsys.serving.quantise import Table
 
+CLOSED = -1
+"""Row of a value whose gate is closed: it is no row, and the value's vector is zeros."""
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -88,7 +91,11 @@ def dense_inputs(
 
 def _vectors(rows: NDArray[np.int64], table: Table) -> NDArray[np.float32]:
     """Vectors ``[n, D]`` of rows ``[n]``; of rows ``[n, K]`` those of the K lookups side by side."""
-    return table.lookup(rows).reshape(len(rows), _width(rows, table))
+    closed = (rows if rows.ndim == 1 else rows[:, 0]) == CLOSED
+    if not closed.any():
+        return table.lookup(rows).reshape(len(rows), _width(rows, table))
+    vectors = table.lookup(np.maximum(rows, 0)).reshape(len(rows), _width(rows, table))
+    return np.where(closed[:, None], np.float32(0), vectors)
 
 
 def _width(rows: NDArray[np.int64], table: Table) -> int:

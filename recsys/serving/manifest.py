@@ -16,9 +16,9 @@ from recsys.schema import Kind, Schema, Side, ValueType
 
 MANIFEST_FILE = "manifest.json"
 FORMAT: Literal["recsys-bundle"] = "recsys-bundle"
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 """Versions that this reader knows. A bundle says 2 where it holds what readers of 1 would misread:
-values with several rows, or a table that vocabularies share."""
+values with several rows, or a table that vocabularies share; and 3 where gates closed values."""
 TOLERANCE = 1e-5
 """Largest difference of a probability that the self-test accepts. Matrix products of two processors
 differ by about 1e-6; a wrong row, code or encoder moves scores by far more."""
@@ -85,6 +85,31 @@ class BundleTable(_Part):
     """Largest absolute difference of a stored weight from the trained one."""
 
 
+class ClosedValues(_Part):
+    """What gates closed in one vocabulary."""
+
+    values: int
+    """All of its values, the missing and the unseen one included."""
+    closed: int
+    """Those that are closed: their vectors are zeros."""
+
+
+class BundleGates(_Part):
+    """What gates closed, where the model was trained with them."""
+
+    vocabularies: dict[str, ClosedValues]
+    rows: int
+    """Table rows that the plan has and the bundle does not, as no open value has them."""
+    bytes: int
+    """Bytes of those rows as they would be stored, and of the keys and row maps of closed values."""
+
+    @property
+    def kept_share(self) -> float:
+        """Open values as a share of all values."""
+        values = sum(each.values for each in self.vocabularies.values())
+        return 1.0 - sum(each.closed for each in self.vocabularies.values()) / max(values, 1)
+
+
 class Quantisation(_Part):
     """What storing the tables in fewer bits cost, measured on labelled rows when the bundle was made."""
 
@@ -131,6 +156,7 @@ class BundleManifest(_Part):
     """Feature → Parquet of its vectors with raw ids, where exported."""
     metrics: dict[str, Any] = {}
     quantisation: Quantisation | None = None
+    gates: BundleGates | None = None
     bytes: dict[str, int]
     """Bytes per part: tables, vocabularies, dense, self-test, embeddings."""
     files: dict[str, FileRecord]
@@ -172,10 +198,10 @@ class BundleManifest(_Part):
         if content.get("format") != FORMAT:
             raise BundleError(f"{path}: expected format {FORMAT!r}, found {content.get('format')!r}")
         if content.get("version") not in VERSIONS:
-            known = " and ".join(map(str, VERSIONS))
             raise BundleError(
                 f"{path}: version {content.get('version')!r} of the bundle format, this reader knows "
-                f"{known}; export again with this version of recsys, or install the one that wrote it"
+                f"{VERSIONS[0]} to {VERSIONS[-1]}; export again with this version of recsys, or install "
+                "the one that wrote it"
             )
         stated = content.pop("checksum", None)
         if stated != _checksum(content):
@@ -193,8 +219,10 @@ class BundleManifest(_Part):
             raise BundleError(f"{path}: not a valid manifest:\n" + "\n".join(faults)) from error
 
 
-def version_for(plan: Plan) -> int:
+def version_for(plan: Plan, *, gated: bool = False) -> int:
     """The oldest version of the bundle format whose readers understand a plan's bundle."""
+    if gated:
+        return 3
     several = any(info.lookups > 1 or info.mode == "unified" for info in plan.vocabularies.values())
     return 2 if several else 1
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import recsys
 from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset, Feature, Part
+from recsys.embeddings.gates import OpenValues
 from recsys.embeddings.plan import Plan, ServeDtype
 from recsys.embeddings.rows import row_maps
 from recsys.errors import BundleError
@@ -42,6 +43,7 @@ from recsys.serving.quantise import Table, worthwhile
 from recsys.serving.scorer import Scorer
 from recsys.serving.selftest import SCORE, read_rows, store_rows
 from recsys.stage import STAGE_FILE, StageRecord, written_aside
+from recsys.training import open_values
 from recsys.training.embedding_export import save_embeddings
 from recsys.training.raw_rows import encoded_rows
 
@@ -70,6 +72,8 @@ class Trained:
     model: Mapping[str, Any] = field(default_factory=dict)
     """Name and options, for people."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    gates: OpenValues | None = None
+    """Which values are open; None: the model has no gates."""
 
 
 def write_bundle(
@@ -97,14 +101,15 @@ def write_bundle(
             not the trained model's.
         DataError: the disk is full, or ``output`` holds other things than a bundle.
     """
-    maps = row_maps(trained.plan, trained.dataset)
+    shipped, maps = _shipped(trained)
     features = bundle_features(trained.dataset, trained.plan)
     with written_aside(Path(output), MANIFEST_FILE) as folder:
-        tables, stored = _write_tables(trained, folder, dtype)
+        tables, stored = _write_tables(trained.plan, shipped, folder, dtype)
         vocabularies, described = _write_vocabularies(trained, folder, maps)
         trained.write_dense(folder / DENSE_FILE)
         for name in embeddings:
-            save_embeddings(trained.dataset, trained.plan, trained.tables, name, folder / "embeddings")
+            vectors = folder / "embeddings"
+            save_embeddings(trained.dataset, trained.plan, trained.tables, name, vectors, trained.gates)
         manifest = trained.dataset.manifest
         scorer = Scorer(
             schema=manifest.schema_,
@@ -114,13 +119,13 @@ def write_bundle(
             tables=tables,
             dense=DensePart(folder / DENSE_FILE),
         )
-        exact = {name: Table.from_weights(name, array, "float32") for name, array in trained.tables.items()}
+        exact = {name: Table.from_weights(name, array, "float32") for name, array in shipped.items()}
         selftest = _write_selftest(trained, scorer, exact, folder)
         lossy = any(table.dtype != "float32" for table in stored.values())
         cost = _quantisation(trained, scorer, exact, maps, measured_rows) if lossy else None
         files = {name: record_of(folder / name) for name in _files_in(folder)}
         BundleManifest(
-            version=version_for(trained.plan),
+            version=version_for(trained.plan, gated=trained.gates is not None),
             packages=_versions(),
             model=dict(trained.model),
             plan=trained.plan,
@@ -135,6 +140,9 @@ def write_bundle(
             embeddings={name: f"embeddings/{file_name(name, '.parquet')}" for name in embeddings},
             metrics=dict(trained.metrics),
             quantisation=cost,
+            gates=None
+            if trained.gates is None
+            else open_values.described(trained.plan, stored, trained.gates),
             bytes=_bytes_per_part({name: record.bytes for name, record in files.items()}),
             files=files,
         ).save(folder)
@@ -168,24 +176,37 @@ def _bundle_feature(feature: Feature, dataset: Dataset, plan: Plan) -> BundleFea
     )
 
 
-def _write_tables(
-    trained: Trained, folder: Path, dtype: ServeDtype | None
-) -> tuple[dict[str, Table], dict[str, BundleTable]]:
-    tables, described = {}, {}
+def _shipped(
+    trained: Trained,
+) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, NDArray[np.int64]]]:
+    """Weights of every table as they are stored, and rows of ids where they are not the ids themselves."""
     for name, planned in trained.plan.tables.items():
-        weights = trained.tables[name]
-        if weights.shape != (planned.rows, planned.dim):
+        found = trained.tables[name].shape
+        if found != (planned.rows, planned.dim):
             raise BundleError(
-                f"table {name!r}: planned {planned.rows} × {planned.dim}, found {weights.shape}; "
+                f"table {name!r}: planned {planned.rows} × {planned.dim}, found {found}; "
                 "the plan and the checkpoint do not belong together"
             )
+    maps = row_maps(trained.plan, trained.dataset)
+    if trained.gates is None:
+        return trained.tables, maps
+    kept = open_values.kept(trained.plan, trained.tables, maps, trained.gates)
+    return kept.tables, kept.maps
+
+
+def _write_tables(
+    plan: Plan, shipped: Mapping[str, NDArray[np.float32]], folder: Path, dtype: ServeDtype | None
+) -> tuple[dict[str, Table], dict[str, BundleTable]]:
+    tables, described = {}, {}
+    for name, planned in plan.tables.items():
+        weights = shipped[name]
         table = Table.from_weights(name, weights, worthwhile(dtype or planned.serve_dtype, planned.dim))
         file = f"tables/{file_name(name, '.safetensors')}"
         save_tensors(folder / file, table.arrays)
         tables[name] = table
         described[name] = BundleTable(
             file=file,
-            rows=planned.rows,
+            rows=len(weights),
             dim=planned.dim,
             dtype=table.dtype,
             bytes=table.nbytes,
@@ -200,6 +221,7 @@ def _write_vocabularies(
     vocabularies, described = {}, {}
     for name, planned in trained.plan.vocabularies.items():
         values = trained.dataset.values(name)
+        values = values.filter(open_values.listed(trained.gates, name, values["id"].to_numpy()))
         row_of = maps.get(name, np.arange(planned.size))
         keys = values["key"].to_numpy()
         order = np.argsort(keys)

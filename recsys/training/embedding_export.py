@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset
+from recsys.embeddings.gates import OpenValues
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.rows import table_rows
 from recsys.errors import ConfigError, did_you_mean
@@ -18,11 +19,17 @@ from recsys.serving.files import file_name, save_tensors
 
 
 def save_embeddings(
-    dataset: Dataset, plan: Plan, tables: Mapping[str, NDArray[np.float32]], feature: str, folder: Path
+    dataset: Dataset,
+    plan: Plan,
+    tables: Mapping[str, NDArray[np.float32]],
+    feature: str,
+    folder: Path,
+    gates: OpenValues | None = None,
 ) -> Path:
     """Write the trained float32 vectors of every known value of a feature; returns the Parquet's path.
 
-    The vectors of several lookups stand side by side, as the model reads them.
+    The vectors of several lookups stand side by side, as the model reads them. Where there are gates, they
+    are multiplied by them, and values whose gates are closed are left out.
 
     ``FEATURE.parquet``: ``id`` (raw value), ``embedding`` (fixed-size list of float32). Most frequent
     train value first. ``FEATURE.safetensors``, rows in the same order: ``embedding`` ``[N, D]``,
@@ -40,8 +47,11 @@ def save_embeddings(
     width = plan.width_of(feature)
 
     def vectors_of(ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        return weights[ids if rows is None else rows[ids]].reshape(len(ids), width)
+        vectors = weights[ids if rows is None else rows[ids]].reshape(len(ids), width)
+        return vectors if gates is None else vectors * gates.of(vocabulary, ids)[:, None]
 
+    if gates is not None:
+        values = values.filter(gates.open[vocabulary][values["id"].to_numpy()])
     vectors = vectors_of(values["id"].to_numpy())
     missing, unseen = vectors_of(np.array([MISSING_ID, UNSEEN_ID]))
     folder.mkdir(parents=True, exist_ok=True)

@@ -86,6 +86,7 @@ def _parts(trained: TrainedModel, metrics: Mapping[str, Any]) -> Trained:
         sample_scores=score_raw(run.folder, sample),
         model={"name": run.file.model, **run.file.options},
         metrics=metrics,
+        gates=trained.gates,
     )
 
 

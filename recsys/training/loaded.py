@@ -13,6 +13,7 @@ from torch import nn
 
 from recsys.data.batches import Batches
 from recsys.data.dataset import Dataset, Part
+from recsys.embeddings.gates import OpenValues
 from recsys.embeddings.tables import Tables
 from recsys.errors import CheckpointError
 from recsys.models import build_model
@@ -37,18 +38,27 @@ class TrainedModel:
     """In eval mode, on the CPU."""
     tables: dict[str, NDArray[np.float32]]
     """Table name → weights ``[rows, dim]``."""
+    gates: OpenValues | None = None
+    """Which values are open; None without gates."""
 
 
 def load_trained(folder: str | Path) -> TrainedModel:
     """Open the best checkpoint of a finished run.
 
     Raises:
-        CheckpointError: the run is not finished, damaged, or its dataset has another plan.
+        CheckpointError: the run is not finished, damaged, or its dataset has another plan; or its
+            search for gates is not.
     """
     run = Run.load(folder)
     with opened_run(run) as (dataset, layout, model, tables):
         weights = {name: tables.table(name) for name in run.plan.tables}
-    return TrainedModel(run, dataset, layout, model, weights)
+        if tables.gates is not None and not tables.gates.hard:
+            raise CheckpointError(
+                f"{run.folder}: training ended ({run.result.finished}) before its search for gates did; go "
+                "on with 'recsys train --resume' and a larger train.max_steps"
+            )
+        gates = None if tables.gates is None else tables.gates.open_values()
+    return TrainedModel(run, dataset, layout, model, weights, gates)
 
 
 def score_dataset(folder: str | Path, part: Part, dataset: Dataset | None = None) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from recsys.report import StageTime, write_run_report
 from recsys.report.charts import MOST_POINTS, calibration_chart, curve_chart
 from recsys.report.page import Field, table
 from recsys.seeds import SeedRun, SeedRuns
+from recsys.serving.manifest import BundleGates, ClosedValues
 
 pytest.importorskip("matplotlib")
 
@@ -203,6 +204,15 @@ def test_table_bars_and_gaps() -> None:
         ("", "all"),
         ("", "5.0"),
     ]
+
+
+def test_closed_values_stand_beside_the_kept_ones(tmp_path: Path) -> None:
+    vocabularies = {"item": ClosedValues(values=200, closed=150), "day": ClosedValues(values=50, closed=0)}
+    path = tmp_path / "report.html"
+    write_run_report(path, title="t", gates=BundleGates(vocabularies=vocabularies, rows=150, bytes=2_000))
+    text = " ".join(outline(path.read_text(encoding="utf-8")).words)
+    assert "item 200 150 25.00% day 50 0 100.00% all 250 150 40.00%" in text
+    assert "2.0 kB, are not in the bundle" in text
 
 
 def test_seeds_stand_beside_each_other_with_their_spread(tmp_path: Path) -> None:

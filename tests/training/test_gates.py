@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
@@ -13,10 +14,14 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from
 from recsys.config import DenseOptimizer, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
-from recsys.errors import ConfigError
+from recsys.errors import CheckpointError, ConfigError
 from recsys.gate_settings import GateSettings
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.distributed import distributed
+from recsys.training.export import export
+from recsys.training.loaded import load_trained
+from recsys.training.raw_rows import raw_rows
+from recsys.training.raw_scores import score_raw
 from recsys.training.run_folder import Run
 from recsys.training.train import train
 from tests.training.made import hashed_plan, made_dataset, made_plan, shared_plan
@@ -124,3 +129,37 @@ def test_values_that_tell_nothing_close_before_those_that_decide(dataset: Datase
 def test_a_rewind_behind_the_search_is_refused() -> None:
     with pytest.raises(ConfigError, match="rewind_epoch must be below the 3 epochs"):
         TrainSettings.parse(gates={"epochs": 3, "rewind_epoch": 3})
+
+
+@pytest.mark.parametrize("mode", PLANS)
+def test_the_bundle_scores_as_the_checkpoint_does(dataset: Dataset, tmp_path: Path, mode: str) -> None:
+    gates = {"epochs": 3, "lr": 0.08, "l1": 2e-3}
+    plan = PLANS[mode](dataset, "fused" if mode == "unified" else "dense")
+    run = _train(dataset, tmp_path / "run", plan, _settings(gates))
+    bundle = export(run, tmp_path / "bundle", dtype="float32", embeddings=["item"])
+    raw = raw_rows(dataset, "test", 250)
+    found = bundle.scorer().score(raw)
+    np.testing.assert_allclose(found, score_raw(run.folder, raw), atol=1e-5, rtol=0)
+    manifest = bundle.manifest.gates
+    assert manifest is not None
+    kept = {name: (each.values - each.closed, each.values) for name, each in manifest.vocabularies.items()}
+    assert kept == run.result.kept_values
+    assert 0.1 < manifest.kept_share < 0.9
+    trained = load_trained(run.folder)
+    assert trained.gates is not None
+    exported = pl.read_parquet(tmp_path / "bundle" / "embeddings" / "item.parquet")
+    is_open = trained.gates.open["item"]
+    assert exported["id"].to_list() == [98 + int(i) for i in np.flatnonzero(is_open[2:]) + 2]
+    if mode == "full":
+        right = trained.tables["item"][2:][is_open[2:]] * trained.gates.scale
+        np.testing.assert_allclose(np.stack(exported["embedding"].to_list()), right, rtol=1e-6)
+
+
+def test_a_model_whose_gates_are_still_searched_is_scored_but_not_exported(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    plan = made_plan(dataset, "dense")
+    run = _train(dataset, tmp_path / "run", plan, _settings({"epochs": 2}, max_steps=STEPS))
+    assert len(score_raw(run.folder, raw_rows(dataset, "test", 20))) == 20
+    with pytest.raises(CheckpointError, match="before its search for gates did"):
+        export(run, tmp_path / "bundle")
