@@ -7,6 +7,7 @@
     ├── PlanError               a plan that does not fit its data, budget or checkpoint
     ├── CheckpointError         a checkpoint that is damaged or belongs to another run
     ├── BundleError             a bundle that is damaged, or cannot be written
+    ├── RetrievalError          an index that is damaged, or a change or search it has no answer to
     ├── TrainingError           learning went wrong (a loss that is not finite)
     ├── Interrupted             exit code 130: stopped by a signal, everything saved
     └── InstallationError       packages that do not fit together
@@ -51,6 +52,10 @@ class CheckpointError(RecsysError):
 
 class BundleError(RecsysError):
     """A bundle is damaged, fails its self-test, or cannot be written."""
+
+
+class RetrievalError(RecsysError):
+    """An index is damaged, belongs to another query tower, or cannot do what is asked of it."""
 
 
 class TrainingError(RecsysError):

@@ -1,0 +1,239 @@
+"""Choose lists, codes, probes and candidates for a wanted recall, or within wanted bytes per item."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import ConfigError
+from recsys.progress import progress, say
+from recsys.retrieval.coarse import Coarse
+from recsys.retrieval.dense import DenseFile
+from recsys.retrieval.kernels import best
+from recsys.retrieval.quality import Questions
+from recsys.retrieval.quantiser import Quantiser
+from recsys.retrieval.routing import learned_routing
+
+ROW_NUMBER_BYTES = 8
+"""What FAISS's inverted lists hold for each row beside its code."""
+_POINTS_PER_LIST, _LEAST_POINTS, _MOST_POINTS = 64, 65_536, 524_288
+_OPQ_POINTS, _OPQ_ROUNDS = 16_384, 8
+_LEAST_ROWS_PER_LIST = 39
+_DEPTHS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 200)
+"""Candidates per answer that are tried."""
+_TIMED = 128
+_MARGIN = 0.003
+"""Recall on the questions that probes are chosen by is a little kinder than on others."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted of the codes."""
+
+    recall: float = 0.95
+    k: int = 10
+    bytes_per_item: float | None = None
+    """Memory for codes, row numbers and tables; None: as little as reaches the recall."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Codes of all rows, and how to search them."""
+
+    quantiser: Quantiser
+    lists: NDArray[np.int64]
+    codes: NDArray[np.uint8]
+    probes: int
+    candidates: int
+    recall: float
+    """On the questions that it was chosen by."""
+    learned: bool
+    """Whether queries taught which lists to search."""
+
+
+def choose(
+    dense: DenseFile,
+    goal: Goal,
+    tuning: Questions,
+    teaching: Questions | None,
+    *,
+    given: Quantiser | None,
+    seed: int,
+) -> Choice:
+    """Train, encode and tune; tries longer codes until the wanted recall is reached.
+
+    Args:
+        dense: all vectors.
+        goal: recall, or bytes.
+        tuning: questions that probes and candidates are chosen by.
+        teaching: other questions, from which it is learned which lists to search; None: centroids decide.
+        given: a quantiser made elsewhere, instead of training one.
+        seed: of the samples and of k-means.
+    """
+    made = None
+    for quantiser in _quantisers(dense, goal, given, seed):
+        lists, codes = _encoded(dense, quantiser)
+        routed, learned = _routed(quantiser, lists, tuning, teaching, seed)
+        coarse = Coarse(routed, lists, codes, dense.metric, probes=1, candidates=goal.k)
+        probes, candidates, recall = _tuned(coarse, dense, goal, tuning)
+        made = Choice(routed, lists, codes, probes, candidates, recall, learned)
+        if recall >= goal.recall:
+            return made
+        say(f"index     {quantiser.code_bytes} bytes of code reach recall@{goal.k} {recall:.4f}")
+    assert made is not None
+    return made
+
+
+def _quantisers(dense: DenseFile, goal: Goal, given: Quantiser | None, seed: int) -> Iterator[Quantiser]:
+    """Those to try, the smallest first."""
+    if given is not None:
+        yield given
+        return
+    lists = lists_for(dense.rows)
+    if goal.bytes_per_item is not None:
+        sizes = [_affordable(goal.bytes_per_item, dense, lists)]
+    else:
+        first = max(4, min(24, dense.dim // 4))
+        sizes = [size for size in (first, 2 * first) if size <= max(4, dense.dim // 2)]
+    sample = _sample(dense, lists, seed)
+    centroids = _centroids(sample, lists, seed)
+    for size in sizes:
+        yield _trained(sample, centroids, size, dense)
+
+
+def lists_for(rows: int) -> int:
+    """A power of two near twice the square root, as long as lists have enough rows."""
+    wanted = 2 ** round(np.log2(2 * np.sqrt(rows)))
+    return int(max(1, min(wanted, rows // _LEAST_ROWS_PER_LIST)))
+
+
+def _affordable(bytes_per_item: float, dense: DenseFile, lists: int) -> int:
+    """Bytes of code that fit beside row numbers and tables; raises ConfigError where none do."""
+    tables = 4 * (lists * (3 * dense.dim + 1) + 16 * dense.dim + dense.dim**2) / dense.rows
+    left = int(bytes_per_item - ROW_NUMBER_BYTES - tables)
+    if left < 1:
+        least = ROW_NUMBER_BYTES + tables + 1
+        raise ConfigError(
+            f"bytes_per_item: {bytes_per_item:g} is too few; row numbers take {ROW_NUMBER_BYTES}, tables "
+            f"{tables:.1f}, so ask for at least {least:.1f}"
+        )
+    return min(left, max(1, dense.dim // 2))
+
+
+def _sample(dense: DenseFile, lists: int, seed: int) -> NDArray[np.float32]:
+    count = min(dense.rows, _MOST_POINTS, max(_LEAST_POINTS, _POINTS_PER_LIST * lists))
+    rows = np.random.default_rng(seed).choice(dense.rows, count, replace=False)
+    return dense.take(np.sort(rows))
+
+
+def _centroids(sample: NDArray[np.float32], lists: int, seed: int) -> NDArray[np.float32]:
+    """K-means by distance, for inner products too: spherical lists, FAISS's choice there, lose norms."""
+    clustering = faiss.Kmeans(
+        sample.shape[1], lists, niter=10, seed=seed, min_points_per_centroid=1, max_points_per_centroid=256
+    )
+    with progress("lists"):
+        clustering.train(sample)
+    found: NDArray[np.float32] = clustering.centroids
+    return found
+
+
+def _trained(
+    sample: NDArray[np.float32], centroids: NDArray[np.float32], size: int, dense: DenseFile
+) -> Quantiser:
+    """OPQ and codebooks of 4 bits (FAISS's fast scan) for residuals."""
+    segments = 2 * size
+    width = segments * max(1, dense.dim // segments)
+    nearest = faiss.knn(sample, centroids, 1)[1][:, 0]
+    residual = np.ascontiguousarray(sample - centroids[nearest])
+    with progress("codebooks"):
+        turn = faiss.OPQMatrix(dense.dim, segments, width)
+        turn.niter, turn.max_train_points = _OPQ_ROUNDS, _OPQ_POINTS
+        turn.pq = faiss.ProductQuantizer(width, segments, 4)
+        turn.train(residual)
+        rotation = faiss.vector_to_array(turn.A).reshape(width, dense.dim)
+        product = faiss.ProductQuantizer(width, segments, 4)
+        product.train(np.ascontiguousarray(residual @ rotation.T))
+    codebooks = faiss.vector_to_array(product.centroids).reshape(segments, 16, width // segments)
+    return Quantiser.of(centroids @ rotation.T, codebooks, dense.metric, rotation=rotation)
+
+
+def _encoded(dense: DenseFile, quantiser: Quantiser) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    lists = np.empty(dense.rows, np.int64)
+    codes = np.empty((dense.rows, quantiser.code_bytes), np.uint8)
+    with progress("codes", dense.rows, "items") as bar:
+        start = 0
+        for block in dense.blocks():
+            part = slice(start, start + len(block))
+            lists[part], codes[part] = quantiser.encode(block)
+            start += len(block)
+            bar.advance(len(block))
+    return lists, codes
+
+
+def _routed(
+    quantiser: Quantiser,
+    lists: NDArray[np.int64],
+    tuning: Questions,
+    teaching: Questions | None,
+    seed: int,
+) -> tuple[Quantiser, bool]:
+    """The quantiser with learned routing, where that finds the answers of other questions sooner."""
+    if teaching is None or not len(teaching):
+        return quantiser, False
+    weights = learned_routing(quantiser, teaching.queries, lists[teaching.answers], seed)
+    learned = replace(quantiser, routing=weights)
+    better = _rows_to_scan(learned, lists, tuning) < _rows_to_scan(quantiser, lists, tuning)
+    return (learned, True) if better else (quantiser, False)
+
+
+def _rows_to_scan(quantiser: Quantiser, lists: NDArray[np.int64], questions: Questions) -> float:
+    """Rows in all lists up to that of an answer, the logarithm's mean over the answers."""
+    inputs = np.column_stack([questions.queries, np.ones(len(questions), np.float32)])
+    order = np.argsort(-(inputs @ quantiser.routing.T), axis=1)
+    sizes = np.bincount(lists, minlength=quantiser.lists)
+    scanned = np.empty(order.shape, np.int64)
+    np.put_along_axis(scanned, order, np.cumsum(sizes[order], axis=1), axis=1)
+    return float(np.log(np.take_along_axis(scanned, lists[questions.answers], axis=1)).mean())
+
+
+def _tuned(coarse: Coarse, dense: DenseFile, goal: Goal, tuning: Questions) -> tuple[int, int, float]:
+    """Probes and candidates that reach the recall soonest, or come nearest to it; and that recall."""
+    depths = [depth * goal.k for depth in _DEPTHS if depth * goal.k < dense.rows] or [dense.rows]
+    reached: list[tuple[float, int, int, float]] = []
+    nearest = (0.0, 1, depths[0])
+    probes = 1
+    while True:
+        ranked = coarse.ranked(tuning.queries, depths[-1], probes)
+        curve = [(tuning.recall(ranked[:, :depth]), depth) for depth in depths]
+        enough = [(recall, depth) for recall, depth in curve if recall >= goal.recall + _MARGIN]
+        if enough:
+            recall, depth = enough[0]
+            reached.append((_seconds(coarse, dense, tuning, depth, probes, goal.k), probes, depth, recall))
+        nearest = max(nearest, (curve[-1][0], probes, depths[-1]))
+        worse = len(reached) > 2 and reached[-1][0] > reached[-2][0] > reached[-3][0]
+        if probes == coarse.quantiser.lists or worse:
+            break
+        probes = min(coarse.quantiser.lists, max(probes + 1, int(probes * 1.5)))
+    if not reached:
+        return nearest[1], nearest[2], nearest[0]
+    _, probes, depth, recall = min(reached)
+    return probes, depth, recall
+
+
+def _seconds(
+    coarse: Coarse, dense: DenseFile, questions: Questions, candidates: int, probes: int, k: int
+) -> float:
+    """Seconds of a search of some questions, the better of two."""
+    queries = questions.queries[:_TIMED]
+    spent = []
+    for _ in range(2):
+        started = time.perf_counter()
+        rows = coarse.ranked(queries, candidates, probes)
+        best(dense.scores(queries, rows), rows, k)
+        spent.append(time.perf_counter() - started)
+    return min(spent)

@@ -1,0 +1,227 @@
+"""``Index``: open an index of item vectors, search it, change it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.errors import ConfigError, DataError, RetrievalError
+from recsys.retrieval.dense import of_length_one
+from recsys.retrieval.items import Filter
+from recsys.retrieval.manifest import IndexManifest
+from recsys.retrieval.snapshot import Snapshot
+from recsys.retrieval.versions import Current, read_current
+
+Exclude: TypeAlias = pl.Series | Sequence[Any]
+"""Ids that a query must not find: a list of lists (or a Series of lists), one for each query; or one list
+of ids for all."""
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Found:
+    """Answers of a search, best first."""
+
+    ids: list[pl.Series]
+    """Ids for each query; shorter than ``k`` where filter and exclusions leave fewer items."""
+    scores: list[NDArray[np.float32]]
+    """Inner product, cosine, or for ``l2`` the negative squared distance: higher is nearer."""
+    version: str
+    """Fingerprint of the version that answered; one for all queries of a search."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def frame(self) -> pl.DataFrame:
+        """A line for each answer: ``query`` (from 0), ``rank`` (from 1), the id, ``score``."""
+        counts = [len(ids) for ids in self.ids]
+        ranks = [np.arange(1, count + 1, dtype=np.int64) for count in counts]
+        return pl.DataFrame(
+            {
+                "query": np.repeat(np.arange(len(self)), counts),
+                "rank": np.concatenate(ranks),
+                self.ids[0].name: pl.concat(self.ids),
+                "score": np.concatenate(self.scores),
+            }
+        )
+
+
+class Index:
+    """An index on disk, opened read-only; searches may run in any number of threads.
+
+    >>> index = Index.open("index")  # doctest: +SKIP
+    >>> index.search(users, k=100, filter="price < 20", exclude=seen).frame()  # doctest: +SKIP
+    """
+
+    def __init__(self, folder: Path, current: Current, snapshot: Snapshot, tower: str | None) -> None:
+        self.folder = folder
+        self._tower = tower
+        self._state = (current, snapshot)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, tower: str | Path | None = None, verify: bool = True) -> Index:
+        """Open an index.
+
+        Args:
+            folder: that ``recsys index`` wrote.
+            tower: the query tower whose vectors will be searched: its bundle, or that one's fingerprint.
+            verify: check every file's hash; without it a damaged file may go unnoticed.
+
+        Raises:
+            RetrievalError: no index, a damaged one, or one whose vectors are for another query tower.
+        """
+        folder, wanted = Path(folder), None if tower is None else tower_fingerprint(tower)
+        current, snapshot = _opened(folder, verify=verify)
+        _check_tower(snapshot, wanted)
+        return cls(folder, current, snapshot, wanted)
+
+    @property
+    def manifest(self) -> IndexManifest:
+        """What the version says of itself, its measured recall, latency and bytes among it."""
+        return self._state[1].manifest
+
+    @property
+    def version(self) -> str:
+        """Fingerprint of the version and delta that searches see."""
+        return self._state[1].fingerprint
+
+    def __len__(self) -> int:
+        return self._state[1].rows
+
+    def refresh(self) -> bool:
+        """See the newest version from now on; False where it is open already.
+
+        Searches that run meanwhile finish on the version they began with. Raises RetrievalError, and
+        keeps the old version, where the new one is damaged or is for another query tower.
+        """
+        if read_current(self.folder) == self._state[0]:
+            return False
+        current, snapshot = _opened(self.folder, verify=True)
+        _check_tower(snapshot, self._tower)
+        self._state = (current, snapshot)
+        return True
+
+    def search(
+        self,
+        queries: NDArray[Any] | Sequence[Any],
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        exclude: Exclude | None = None,
+        exact: bool = False,
+    ) -> Found:
+        """Find the ``k`` best items of each query.
+
+        Args:
+            queries: vectors ``[Q, D]``, one vector ``[D]``, or several interests per query ``[Q, I, D]``
+                (an item counts with its best interest).
+            k: answers per query.
+            filter: items to search among; one that keeps almost nothing is answered exactly.
+            exclude: ids that must not be found, per query or for all; unknown ones are ignored.
+            exact: compare every item's dense vector instead of searching the codes.
+
+        Raises:
+            ConfigError: ``k``, ``filter`` or ``exclude`` that make no sense.
+            DataError: queries of the wrong width, or that hold NaN.
+        """
+        snapshot = self._state[1]
+        vectors = _checked(queries, snapshot)
+        wanted = snapshot.wanted(k, filter, exact=exact)
+        if exclude is not None:
+            wanted = replace(wanted, excluded=_excluded(exclude, len(vectors), snapshot))
+        scores, rows = snapshot.search(vectors, wanted)
+        counts = np.count_nonzero(rows >= 0, axis=1)
+        ids = snapshot.ids(rows[rows >= 0])
+        starts = np.cumsum(counts) - counts
+        return Found(
+            [ids[int(start) : int(start + count)] for start, count in zip(starts, counts, strict=True)],
+            [line[:count] for line, count in zip(scores, counts, strict=True)],
+            snapshot.fingerprint,
+        )
+
+    def vectors(self, ids: Sequence[Any] | pl.Series) -> NDArray[np.float32]:
+        """Stored vectors ``[n, D]`` of items; raises RetrievalError that names an id which is not there."""
+        snapshot = self._state[1]
+        wanted = pl.Series("ids", ids)
+        rows = snapshot.find(wanted)
+        if (rows < 0).any():
+            missing = wanted[int((rows < 0).argmax())]
+            raise RetrievalError(f"{self.folder}: no item {missing!r} in this index")
+        return snapshot.vectors(rows)
+
+
+def tower_fingerprint(tower: str | Path) -> str:
+    """The fingerprint of a bundle's folder; a fingerprint is returned as it is."""
+    path = Path(tower)
+    if not path.is_dir():
+        return str(tower)
+    from recsys.serving.manifest import MANIFEST_FILE, read_json
+
+    stated = read_json(path / MANIFEST_FILE).get("checksum")
+    if not isinstance(stated, str):
+        raise RetrievalError(f"{path}: a bundle without a checksum; export it again")
+    return stated
+
+
+def _opened(folder: Path, *, verify: bool) -> tuple[Current, Snapshot]:
+    """The newest version; tried again where a writer swapped it while it was being opened."""
+    for _ in range(_TRIES):
+        current = read_current(folder)
+        try:
+            return current, Snapshot.open(folder, current, verify=verify)
+        except (RetrievalError, DataError, OSError):
+            if read_current(folder) == current:
+                raise
+    raise RetrievalError(f"{folder}: swapped {_TRIES} times while it was being opened; try again")
+
+
+def _check_tower(snapshot: Snapshot, tower: str | None) -> None:
+    made_for = snapshot.manifest.dense.tower
+    if tower is not None and tower != made_for:
+        known = "not said" if made_for is None else made_for[:12]
+        raise RetrievalError(
+            f"the index holds vectors for query tower {known}, asked was {tower[:12]}; their scores would "
+            "mean nothing: take the tower that the index was built with, or build the index from this one"
+        )
+
+
+def _checked(queries: NDArray[Any] | Sequence[Any], snapshot: Snapshot) -> NDArray[np.float32]:
+    """Queries as float32 ``[Q, D]`` or ``[Q, I, D]``, of length one for the cosine."""
+    vectors = np.ascontiguousarray(queries, np.float32)
+    if vectors.ndim == 1:
+        vectors = vectors[None]
+    dim = snapshot.manifest.dense.dim
+    if vectors.ndim not in (2, 3) or vectors.shape[-1] != dim or 0 in vectors.shape[:2]:
+        raise DataError(
+            f"queries: expected vectors of {dim} numbers, found an array of {list(vectors.shape)}"
+        )
+    finite = np.isfinite(vectors)
+    if not finite.all():
+        raise DataError(f"queries, row {np.argwhere(~finite)[0][0]}: a number that is not finite")
+    if snapshot.manifest.metric == "cosine":
+        vectors = of_length_one(vectors, "queries")
+    return vectors
+
+
+def _excluded(exclude: Exclude, queries: int, snapshot: Snapshot) -> list[NDArray[np.int64]]:
+    """Rows that each query must not find."""
+    try:
+        series = exclude if isinstance(exclude, pl.Series) else pl.Series("exclude", list(exclude))
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(f"exclude: expected ids, or a list of ids for each query: {error}") from error
+    if not isinstance(series.dtype, pl.List):
+        rows = snapshot.find(series)
+        return [rows[rows >= 0]] * queries
+    if len(series) != queries:
+        raise ConfigError(f"exclude: {len(series)} lists for {queries} queries; expected one for each")
+    lengths = series.list.len().fill_null(0).to_numpy()
+    flat = series.filter(series.list.len() > 0).explode()
+    rows = snapshot.find(flat)
+    parts = np.split(rows, np.cumsum(lengths)[:-1])
+    return [part[part >= 0] for part in parts]

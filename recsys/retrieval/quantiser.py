@@ -1,0 +1,131 @@
+"""What codes are made of: lists, codebooks, a rotation and the weights that choose lists. Plain arrays.
+
+Anyone may bring them: learned centroids and codebooks become an index through ``Quantiser(...)`` alone.
+The rule of encoding is FAISS's own (nearest centroid and nearest codeword by squared distance, of the
+residual where ``by_residual``), and the bytes are FAISS's, so that codes from elsewhere fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import RetrievalError
+from recsys.retrieval.dense import Metric, knn
+from recsys.serving.files import load_tensors, save_tensors
+
+QUANTISER_FILE = "quantiser.safetensors"
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """Lists and codes of vectors ``[N, D]``."""
+
+    rotation: NDArray[np.float32]
+    """``[C, D]``: codes are made of ``rotation @ vector``; orthogonal where ``C`` is ``D``."""
+    centroids: NDArray[np.float32]
+    """``[L, C]``, rotated."""
+    codebooks: NDArray[np.float32]
+    """``[M, 2**bits, C / M]``, bits 4 or 8."""
+    routing: NDArray[np.float32]
+    """``[L, D + 1]``: a query searches the lists whose weights have the largest inner product with it,
+    the last weight added."""
+    by_residual: bool = True
+    """Codes stand for what a vector differs from its centroid by, rather than for the vector."""
+
+    def __post_init__(self) -> None:
+        segments, words, part = self.codebooks.shape
+        lists, width = self.centroids.shape
+        dim = self.rotation.shape[1]
+        fits = (
+            segments * part == width
+            and words in (16, 256)
+            and self.rotation.shape[0] == width
+            and self.routing.shape == (lists, dim + 1)
+            and (words == 256 or segments % 2 == 0)
+        )
+        if not fits:
+            raise RetrievalError(
+                "quantiser: rotation [C, D], centroids [L, C], codebooks [M, 16 or 256, C/M] (M even "
+                "with 16) "
+                f"and routing [L, D+1] do not fit together: {self.rotation.shape}, {self.centroids.shape}, "
+                f"{self.codebooks.shape}, {self.routing.shape}"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        centroids: NDArray[np.float32],
+        codebooks: NDArray[np.float32],
+        metric: Metric,
+        *,
+        rotation: NDArray[np.float32] | None = None,
+        by_residual: bool = True,
+    ) -> Quantiser:
+        """A quantiser whose centroids choose the lists: by inner product, or by distance for ``l2``."""
+        if rotation is None:
+            rotation = np.eye(centroids.shape[1], dtype=np.float32)
+        away = -0.5 * (centroids**2).sum(axis=1) if metric == "l2" else np.zeros(len(centroids))
+        routing = np.column_stack([centroids @ rotation, away])
+        return cls(
+            np.ascontiguousarray(rotation, np.float32),
+            np.ascontiguousarray(centroids, np.float32),
+            np.ascontiguousarray(codebooks, np.float32),
+            np.ascontiguousarray(routing, np.float32),
+            by_residual,
+        )
+
+    @property
+    def bits(self) -> Literal[4, 8]:
+        return 4 if self.codebooks.shape[1] == 16 else 8
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of a code."""
+        return int(self.codebooks.shape[0]) * self.bits // 8
+
+    @property
+    def lists(self) -> int:
+        return int(self.centroids.shape[0])
+
+    def rotated(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``[n, C]`` of vectors ``[n, D]``."""
+        return np.ascontiguousarray(vectors @ self.rotation.T)
+
+    def encode(self, vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Lists ``[n]`` and codes ``[n, code_bytes]`` of vectors ``[n, D]``."""
+        rotated = self.rotated(vectors)
+        lists = np.ascontiguousarray(knn(rotated, self.centroids, 1, "l2")[1][:, 0])
+        residual = rotated - self.centroids[lists] if self.by_residual else rotated
+        codes: NDArray[np.uint8] = self.product().compute_codes(np.ascontiguousarray(residual))
+        return lists, codes
+
+    def product(self) -> Any:
+        """FAISS's product quantiser with these codebooks."""
+        segments, _, part = self.codebooks.shape
+        product = faiss.ProductQuantizer(segments * part, segments, self.bits)
+        faiss.copy_array_to_vector(self.codebooks.ravel(), product.centroids)
+        return product
+
+    def save(self, folder: Path) -> None:
+        """Write ``quantiser.safetensors``."""
+        arrays = {
+            "rotation": self.rotation,
+            "centroids": self.centroids,
+            "codebooks": self.codebooks,
+            "routing": self.routing,
+        }
+        save_tensors(folder / QUANTISER_FILE, arrays)
+
+    @classmethod
+    def load(cls, folder: Path, *, by_residual: bool) -> Quantiser:
+        """Read what ``save`` wrote."""
+        arrays = load_tensors(folder / QUANTISER_FILE)
+        return cls(
+            arrays["rotation"], arrays["centroids"], arrays["codebooks"], arrays["routing"], by_residual
+        )

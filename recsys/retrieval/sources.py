@@ -1,0 +1,302 @@
+"""Item vectors from anyone: npy, Parquet, safetensors or arrays, read in chunks and checked row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from recsys.data.check import reading, require_column
+from recsys.data.paths import find_files
+from recsys.data.types import element_type
+from recsys.errors import ConfigError, DataError, SchemaError, did_you_mean
+
+CHUNK = 65_536
+"""Rows held in memory at a time."""
+ID = "id"
+"""Column of the ids where the source does not name one."""
+_SUFFIXES = (".npy", ".safetensors", ".parquet")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Neighbouring rows of a source."""
+
+    vectors: NDArray[np.float32]
+    """``[n, D]``, finite."""
+    items: pl.DataFrame
+    """Ids, Int64 or String and never null, in the first column; attributes in the others."""
+
+
+@dataclass(frozen=True)
+class VectorSource:
+    """Vectors with ids and attributes that can be read any number of times in the same order."""
+
+    name: str
+    """For messages: the path as given, or what kind of array it is."""
+    rows: int
+    dim: int
+    read: Callable[[int], Iterator[Chunk]]
+    """Chunks of at most so many rows, not yet checked."""
+
+    def chunks(self, size: int = CHUNK) -> Iterator[Chunk]:
+        """The rows in order; raises DataError that names the first row that cannot be used."""
+        row = 0
+        for chunk in self.read(size):
+            _check_vectors(self.name, row, chunk.vectors)
+            items = _normal_ids(self.name, row, chunk.items)
+            yield replace(chunk, items=items)
+            row += len(chunk.vectors)
+
+
+def open_vectors(
+    data: str | Path | NDArray[Any],
+    *,
+    vector_column: str | None = None,
+    id_column: str | None = None,
+    attributes: Sequence[str] = (),
+    ids: str | Path | pl.Series | pl.DataFrame | Sequence[int] | Sequence[str] | None = None,
+    need_ids: bool = True,
+) -> VectorSource:
+    """Open vectors; nothing but headers is read yet.
+
+    Args:
+        data: ``.npy`` ``[N, D]``, ``.safetensors``, Parquet file, folder or glob, or an array ``[N, D]``.
+        vector_column: Parquet column of lists, or name of the tensor; default: the only one there is.
+        id_column: Parquet column of ids, integers or text; default: ``id``, or one ending in ``_id``.
+        attributes: columns to keep for filters.
+        ids: of vectors that are no Parquet: a Parquet file with ``id_column`` and ``attributes``, a table,
+            or the ids themselves, row by row; default: row numbers.
+        need_ids: refuse Parquet in which no column of ids is found; else row numbers stand in.
+
+    Raises:
+        ConfigError: an unknown kind of file, or columns that are asked of an array.
+        SchemaError: a column is missing or of a type that cannot be used.
+        DataError: a file is missing or damaged.
+    """
+    if isinstance(data, np.ndarray):
+        return _of_array("an array", data, _items_table(ids, id_column, attributes))
+    path = Path(data)
+    if path.suffix == ".npy":
+        return _of_array(str(path), _npy(path), _items_table(ids, id_column, attributes))
+    if path.suffix == ".safetensors":
+        table = _items_table(ids, id_column, attributes)
+        return _of_array(str(path), _tensor(path, vector_column), table)
+    if ids is not None:
+        raise ConfigError(f"ids: {path} is Parquet, which holds its ids in a column; name it by id_column")
+    return _of_parquet(str(data), vector_column, id_column, attributes, need_ids=need_ids)
+
+
+def _npy(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read, it may be truncated or damaged: {error}") from error
+    return array
+
+
+def _tensor(path: Path, name: str | None) -> Any:
+    """A slice of a safetensors file: read piece by piece, as an array is."""
+    try:
+        file: Any = safe_open(path, framework="numpy")
+        known = list(file.keys())
+        matrices = [key for key in known if len(file.get_slice(key).get_shape()) == 2]
+        if name is None and len(matrices) == 1:
+            name = matrices[0]
+        if name not in known:
+            asked = f"no tensor {name!r}" if name else f"{len(matrices)} matrices, name one"
+            raise SchemaError(f"{path}: {asked}; {did_you_mean(name or '', known)}")
+        return _Slice(file.get_slice(name))
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: cannot be read, it may be truncated or damaged: {error}") from error
+
+
+class _Slice:
+    """A tensor on disk with the face of an array: ``shape``, and rows by slice."""
+
+    def __init__(self, piece: Any) -> None:
+        self.piece = piece
+        self.shape = tuple(piece.get_shape())
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        found: NDArray[Any] = self.piece[rows]
+        return found
+
+
+def _items_table(ids: Any, id_column: str | None, attributes: Sequence[str]) -> pl.DataFrame | None:
+    """Ids and attributes that stand beside an array, ids first; None: row numbers."""
+    if ids is None:
+        if id_column or attributes:
+            raise ConfigError(
+                "id_column and attributes: the vectors have no columns; name their file by ids"
+            )
+        return None
+    if isinstance(ids, str | Path):
+        files = [str(file) for file in find_files(str(ids))]
+        with reading(str(ids)):
+            frame = pl.read_parquet(files)
+        name = _id_column(str(ids), id_column, frame.schema)
+    elif isinstance(ids, pl.DataFrame):
+        frame, name = ids, _id_column("ids", id_column, ids.schema)
+    else:
+        frame, name = pl.DataFrame({id_column or ID: ids}), id_column or ID
+    for column in attributes:
+        require_column(column, frame.schema, "ids")
+    return frame.select(name, *(column for column in attributes if column != name))
+
+
+def _of_array(name: str, array: Any, items: pl.DataFrame | None) -> VectorSource:
+    if len(array.shape) != 2:
+        raise DataError(f"{name}: expected vectors [N, D], found an array of shape {list(array.shape)}")
+    rows, dim = array.shape
+    if items is not None and items.height != rows:
+        raise DataError(f"{name}: {rows} vectors and {items.height} ids; expected one id for each vector")
+
+    def read(size: int) -> Iterator[Chunk]:
+        for start in range(0, rows, size):
+            stop = min(start + size, rows)
+            block = np.asarray(array[start:stop])
+            if block.dtype.kind not in "fiu":
+                raise DataError(f"{name}: expected numbers, found {block.dtype}")
+            beside = items[start:stop] if items is not None else pl.DataFrame({ID: np.arange(start, stop)})
+            yield Chunk(np.ascontiguousarray(block, np.float32), beside)
+
+    return _not_empty(VectorSource(name, rows, dim, read))
+
+
+def _of_parquet(
+    spec: str,
+    vector_column: str | None,
+    id_column: str | None,
+    attributes: Sequence[str],
+    *,
+    need_ids: bool,
+) -> VectorSource:
+    files = find_files(spec)
+    with reading(spec):
+        schema = pl.read_parquet_schema(files[0])
+        rows = sum(pq.read_metadata(file).num_rows for file in files)
+    vector_column = _vector_column(spec, vector_column, schema)
+    if need_ids or id_column is not None:
+        id_column = _id_column(spec, id_column, schema)
+    for column in attributes:
+        require_column(column, schema, spec)
+    kept = list(dict.fromkeys([*([id_column] if id_column else []), *attributes]))
+    dim = _width(spec, files, vector_column)
+
+    def read(size: int) -> Iterator[Chunk]:
+        row = 0
+        for file in files:
+            with reading(str(file)):
+                batches = pq.ParquetFile(file).iter_batches(size, columns=[*kept, vector_column])
+                for batch in batches:
+                    vectors = matrix_of(batch.column(vector_column), dim, spec, vector_column, row)
+                    items = pl.DataFrame(pa.table(batch.select(kept)))
+                    if id_column is None:
+                        items = items.insert_column(0, pl.Series(ID, np.arange(row, row + len(vectors))))
+                    yield Chunk(vectors, items)
+                    row += len(vectors)
+
+    return _not_empty(VectorSource(spec, rows, dim, read))
+
+
+def _width(spec: str, files: Sequence[Path], column: str) -> int:
+    """Length of the first vector that is there."""
+    with reading(spec):
+        for file in files:
+            for batch in pq.ParquetFile(file).iter_batches(1, columns=[column]):
+                first = batch.column(0)[0].as_py()
+                return 0 if first is None else len(first)
+    return 0
+
+
+def matrix_of(column: Any, dim: int, name: str, label: str, first_row: int) -> NDArray[np.float32]:
+    """float32 ``[n, dim]`` of a list column; raises DataError that names the row of another length."""
+    series = pl.Series(label, column)
+    if isinstance(series.dtype, pl.Array):
+        series = series.arr.to_list()
+    lengths = series.list.len().fill_null(0).to_numpy()
+    wrong = np.flatnonzero(lengths != dim)
+    if wrong.size:
+        row = int(wrong[0])
+        raise DataError(
+            f"{name}, row {first_row + row}, column {label!r}: a vector of {lengths[row]} numbers, "
+            f"expected {dim}"
+        )
+    flat = series.explode().cast(pl.Float32)
+    return flat.fill_null(float("nan")).to_numpy().reshape(-1, dim).copy()
+
+
+def _vector_column(spec: str, given: str | None, schema: Mapping[str, pl.DataType]) -> str:
+    lists = [
+        name
+        for name, dtype in schema.items()
+        if isinstance(dtype, pl.List | pl.Array) and element_type(dtype).is_numeric()
+    ]
+    if given is not None:
+        require_column(given, schema, spec)
+        if given not in lists:
+            raise SchemaError(f"{spec}: column {given!r}: expected lists of numbers, found {schema[given]}")
+        return given
+    if len(lists) != 1:
+        found = ", ".join(map(repr, lists)) or "none"
+        raise SchemaError(
+            f"{spec}: expected one column of vectors, found {found}; name it by vector_column"
+        )
+    return lists[0]
+
+
+def _id_column(spec: str, given: str | None, schema: Mapping[str, pl.DataType]) -> str:
+    if given is not None:
+        require_column(given, schema, spec)
+        return given
+    if ID in schema:
+        return ID
+    likely = [name for name in schema if name.endswith("_id")]
+    if len(likely) != 1:
+        found = ", ".join(map(repr, likely)) or "none"
+        raise SchemaError(
+            f"{spec}: which column holds the ids? found {found} by name; name it by id_column"
+        )
+    return likely[0]
+
+
+def _not_empty(source: VectorSource) -> VectorSource:
+    if source.rows == 0 or source.dim == 0:
+        raise DataError(f"{source.name}: holds no vectors ({source.rows} rows of {source.dim} numbers)")
+    return source
+
+
+def _check_vectors(name: str, first_row: int, vectors: NDArray[np.float32]) -> None:
+    finite = np.isfinite(vectors)
+    if not finite.all():
+        row, at = (int(found) for found in np.argwhere(~finite)[0])
+        raise DataError(
+            f"{name}, row {first_row + row}: number {at} of the vector is {vectors[row, at]}, expected a "
+            "finite one; leave the row out or look for what spoilt it (training that diverged?)"
+        )
+
+
+def _normal_ids(name: str, first_row: int, items: pl.DataFrame) -> pl.DataFrame:
+    """The items with ids as Int64 or String; raises where they are neither, or one is missing."""
+    ids = items.to_series(0)
+    if ids.dtype.is_integer():
+        plain = ids.cast(pl.Int64, strict=False)
+    elif ids.dtype in (pl.String, pl.Categorical, pl.Enum):
+        plain = ids.cast(pl.String)
+    else:
+        raise SchemaError(f"{name}: ids in column {ids.name!r} are {ids.dtype}; expected integers or text")
+    if plain.null_count():
+        row = first_row + int(plain.is_null().arg_true()[0])
+        raise DataError(f"{name}, row {row}: the id in column {ids.name!r} is missing or beyond 64 bits")
+    return items.with_columns(plain)
