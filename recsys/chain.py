@@ -84,7 +84,7 @@ def run(
     if ranks.rank() > 0:
         train_here(place, resume=ranks.await_call()["resume"])
         return Finished(place.config, ())
-    stages = _stages_until(until)
+    stages = _stages_of(place, until)
     if STAGES["train"] in stages:
         _check_model(place)
     _check_columns(place, stages)
@@ -154,6 +154,19 @@ def resolved(
 def _stages_until(last: str | None) -> list[Stage]:
     names = list(STAGES)
     return [STAGES[name] for name in (names if last is None else names[: names.index(last) + 1])]
+
+
+def _stages_of(place: Place, last: str | None) -> list[Stage]:
+    """The stages of a run up to one; ranking columns by a label is none of a retrieval model's."""
+    stages = _stages_until(last)
+    if not place.config.model.retrieves:
+        return stages
+    if last == "rank":
+        raise ConfigError(
+            f"rank: columns are ranked by a label, and {place.config.model.name!r} learns from positive "
+            "rows alone; leave this stage out"
+        )
+    return [stage for stage in stages if stage.name != "rank"]
 
 
 def _check_model(place: Place) -> None:

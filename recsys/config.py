@@ -65,8 +65,9 @@ class DataSettings(Section):
     """Folder that relative paths of ``path`` and ``split`` start from; ``--data`` replaces it."""
     path: str | None = None
     """Parquet file, folder, glob, or a CSV file; leave out when ``split.by`` is ``files``."""
-    label: str
-    """Column that holds 0 or 1."""
+    label: str | None = None
+    """Column that holds 0 or 1. May be left out for retrieval models, which learn from positive rows
+    alone: every row of the log is one then."""
     group: str | None = None
     """Column whose values are GAUC's groups, usually the user; it may be a feature too."""
     weight: str | None = None
@@ -111,14 +112,26 @@ class RatioSplit(Section):
     """Change it for another deal of the same keys."""
 
 
+class ValidShare(Section):
+    """Validation rows taken from the train path, by a hash of their key."""
+
+    key: str | tuple[str, ...]
+    """Column or columns whose values are hashed; rows of one key stay together."""
+    share: float = Field(gt=0, lt=1)
+    """Share of keys for validation."""
+    salt: str = ""
+    """Change it for another deal of the same keys."""
+
+
 class FilesSplit(Section):
-    """Three given paths."""
+    """Given paths."""
 
     by: Literal["files"]
     train: str
     """Path, folder or glob of the train rows."""
-    valid: str
-    """Path, folder or glob of the validation rows."""
+    valid: str | ValidShare | None = None
+    """Path, folder or glob of the validation rows; or which share of the train rows they are. Left out:
+    there are none, and training ends after its last epoch."""
     test: str
     """Path, folder or glob of the test rows."""
 
@@ -229,6 +242,10 @@ class PlanSettings(Section):
         return _checked_size(value)
 
 
+RETRIEVAL_MODELS = ("two_tower",)
+"""Models that find candidates; all others score rows."""
+
+
 class ModelSettings(BaseModel):
     """Which model, and its options; each model documents its own."""
 
@@ -236,12 +253,17 @@ class ModelSettings(BaseModel):
 
     name: str
     """``lr``, ``fm``, ``dnn``, ``deepfm``, ``dcnv2``, ``finalmlp``, ``autoint``, ``autoint_plus``
-    or ``din``."""
+    or ``din``; for retrieval ``two_tower``."""
 
     @property
     def options(self) -> dict[str, Any]:
         """Everything but the name."""
         return dict(self.model_extra or {})
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether the model finds candidates, rather than scoring rows."""
+        return self.name in RETRIEVAL_MODELS
 
 
 class TableOptimizer(Section):
@@ -307,8 +329,11 @@ class TrainSettings(Section):
     """Of matrix products in the dense part; weights stay fp32."""
     shuffle_rows: int = Field(default=4_000_000, ge=1)
     """Rows held in memory and shuffled together; a dataset below this is shuffled whole."""
-    monitor: Literal["auc", "gauc", "logloss"] = "auc"
-    """Validation metric that decides plateau, stopping and the best epoch."""
+    monitor: Literal["auc", "gauc", "logloss", "recall", "ndcg"] = "auc"
+    """Validation metric that decides plateau, stopping and the best epoch. Retrieval models take
+    ``recall`` or ``ndcg``, over the whole catalogue at ``monitor_k``; the others one of the first three."""
+    monitor_k: int = Field(default=20, ge=1)
+    """Items that ``recall`` and ``ndcg`` look at."""
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations; default: each epoch."""
     checkpoint_every: int | None = Field(default=None, ge=1)
@@ -334,6 +359,8 @@ class EvaluateSettings(Section):
 
     by: tuple[str, ...] = ()
     """Columns whose values each get their own metrics."""
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(10, 20, 50, 100), min_length=1)
+    """Of retrieval models: items that recall and NDCG look at."""
 
 
 class ExportSettings(Section):
@@ -382,10 +409,43 @@ class RunConfig(Section):
             raise ValueError("data.path is missing")
         return self
 
+    @model_validator(mode="after")
+    def _label_stated(self) -> RunConfig:
+        if self.data.label is None and not self.model.retrieves:
+            raise ValueError(
+                f"data.label is missing; model {self.model.name!r} learns from rows of 0 and 1 (only "
+                f"{', '.join(RETRIEVAL_MODELS)} takes every row for a positive)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ranking_possible(self) -> RunConfig:
+        if self.model.retrieves and (self.rank.selects or self.rank.combine):
+            raise ValueError(
+                f"rank: columns are chosen by what they tell about a label, and {self.model.name!r} learns "
+                "from positive rows alone; leave the block out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _monitor_fits(self) -> RunConfig:
+        fault = monitor_fault(self.model, self.train)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
     @property
     def folder(self) -> Path:
         """Folder of all outputs."""
         return self.output if self.output is not None else Path("runs") / self.name
+
+
+def monitor_fault(model: ModelSettings, train: TrainSettings) -> str | None:
+    """What is wrong with the monitored metric of a model, None where nothing is."""
+    known = ("recall", "ndcg") if model.retrieves else ("auc", "gauc", "logloss")
+    if train.monitor in known:
+        return None
+    return f"train.monitor: {train.monitor!r} is not measured of {model.name!r}; take {' or '.join(known)}"
 
 
 def parse_bytes(value: int | str) -> int:

@@ -76,7 +76,8 @@ class Place:
         if not isinstance(split, FilesSplit):
             return split
         root = self.config.data.root
-        paths = {part: str(_under(root, getattr(split, part))) for part in ("train", "valid", "test")}
+        stated = {part: getattr(split, part) for part in ("train", "valid", "test")}
+        paths = {part: str(_under(root, path)) for part, path in stated.items() if isinstance(path, str)}
         return split.model_copy(update=paths)
 
     @cached_property

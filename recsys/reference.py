@@ -60,9 +60,9 @@ def synth_reference() -> str:
 
 def _models() -> dict[str, type[BaseModel]]:
     """Options of every model by name."""
-    from recsys.models import MODELS, model_class
+    from recsys.models import MODELS, RETRIEVERS, model_class
 
-    return {name: model_class(name).Config for name in MODELS}
+    return {name: model_class(name).Config for name in MODELS | RETRIEVERS}
 
 
 def _section(key: str, section: type[BaseModel]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from recsys import ranks
-from recsys.config import FilesSplit
+from recsys.config import FilesSplit, ValidShare
 from recsys.doctor import require_training
 from recsys.errors import DataError
 from recsys.place import PLAN_FILE, SCHEMA_FILE, Place
@@ -150,7 +150,8 @@ def _rank(place: Place) -> Made:
     from recsys.ranking.rank import rank
 
     train = place.parts.source("train")
-    check_label(train.lazy(), place.config.data.label, train.name, train)  # the stages after want 0 and 1
+    label = place.config.data.label or ""
+    check_label(train.lazy(), label, train.name, train)  # the stages after want 0 and 1
     ranking = rank(
         place.data,
         place.schema,
@@ -170,6 +171,7 @@ def _prepare_settings(place: Place) -> dict[str, Any]:
         "prepare": place.config.prepare,
         "keep": place.kept(),
         "combinations": place.combinations(),
+        "positives_only": place.config.model.retrieves,
     }
 
 
@@ -185,6 +187,7 @@ def _prepare(place: Place) -> Made:
         keep=None if kept is None else list(kept),
         combinations=place.combinations(),
         min_count=place.config.prepare.min_count,
+        positives_only=place.config.model.retrieves,
     )
     treated = dataset.manifest.treatments.items()
     notes = tuple(f"{count:,} values: {treatment}" for treatment, count in treated)
@@ -338,7 +341,8 @@ def _export(place: Place) -> Made:
 def _without_paths(split: SplitSettings) -> dict[str, Any]:
     """The split rule for a record; given files are inputs, not settings."""
     if isinstance(split, FilesSplit):
-        return {"by": "files"}
+        share = split.valid if isinstance(split.valid, ValidShare) else None
+        return {"by": "files"} | ({} if share is None else {"valid": share.model_dump(mode="json")})
     return split.model_dump(mode="json")
 
 

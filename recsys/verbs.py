@@ -96,7 +96,8 @@ def train(
             dataset = _opened(data)
         else:
             if ranks.rank == 0 and not (resume and _is_prepared(folder)):
-                _prepared(data, folder, schema, split, label, group)
+                retrieves = training.model_settings(model).retrieves
+                _prepared(data, folder, schema, split, label, group, positives_only=retrieves)
             dist.barrier()
             dataset = Dataset.load(folder)
         return training.train(
@@ -144,12 +145,15 @@ def train_seeds(
     """
     from recsys.chain_seeds import require_one_process
     from recsys.training import seed_runs
+    from recsys.training import train as training
 
     require_one_process()
     if _is_prepared(data):
         dataset = _opened(data)
     else:
-        dataset = _prepared(data, Path(output) / "dataset", schema, split, label, group)
+        retrieves = training.model_settings(model).retrieves
+        folder = Path(output) / "dataset"
+        dataset = _prepared(data, folder, schema, split, label, group, positives_only=retrieves)
     return seed_runs.train_seeds(
         dataset,
         output,
@@ -179,9 +183,11 @@ def _prepared(
     split: SplitSettings | None,
     label: str | None,
     group: str | None,
+    *,
+    positives_only: bool = False,
 ) -> Dataset:
     """A dataset made from raw rows; the schema is inferred where none is given."""
     assert not isinstance(data, Dataset)
     if schema is None:
         schema = infer(data, label=label, group=group, split=split)
-    return prepare(data, schema, folder, split=split)
+    return prepare(data, schema, folder, split=split, positives_only=positives_only)

@@ -185,11 +185,11 @@ class Batches:
             taken += len(here)
             if len(here) < len(order):
                 pending.insert(0, (columns, order[len(here) :]))
-        return _gather(pieces, epoch * self.steps_per_epoch + index, rows)
+        return gather(pieces, epoch * self.steps_per_epoch + index, rows)
 
 
-def _gather(pieces: list[tuple[Columns, NDArray[np.int64]]], index: int, global_rows: int) -> Batch:
-    """Gather rows that may lie in more than one window."""
+def gather(pieces: list[tuple[Columns, NDArray[np.int64]]], index: int, global_rows: int) -> Batch:
+    """A batch of rows, given as columns and row numbers in them; they may lie in more than one window."""
     first = pieces[0][0]
     single = np.concatenate([columns.ids[rows] for columns, rows in pieces])
     numbers = np.concatenate([columns.numbers[rows] for columns, rows in pieces])

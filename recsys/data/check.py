@@ -204,6 +204,20 @@ def check_label(
     return total, positives
 
 
+def check_positives(rows: pl.LazyFrame, label: str, origin: str, source: Source) -> None:
+    """Raise DataError unless every label is 1, as in a log of positive rows alone."""
+    bad = ~(pl.col(label).cast(pl.Float64) == 1).fill_null(False)
+    with reading(source):
+        wrong = int(rows.select(bad.sum()).collect(engine="streaming").item() or 0)
+    if wrong:
+        where, value = first_row(source, label, bad)
+        raise DataError(
+            f"{where}: label {label!r} is {value!r}, expected 1 in every row (not so in {wrong} rows): a "
+            "retrieval model learns from positive rows alone. Leave the others out of the log, or train a "
+            "ranking model on them"
+        )
+
+
 def check_label_type(label: str, dtype: pl.DataType, origin: str) -> None:
     """Raise SchemaError unless a column can hold a label: integer, boolean or float."""
     if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):

@@ -16,7 +16,7 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
-from recsys.config import FilesSplit, RatioSplit, SplitSettings, TimeSplit
+from recsys.config import FilesSplit, RatioSplit, SplitSettings, TimeSplit, ValidShare
 from recsys.data.boundary import parse_boundaries
 from recsys.data.check import first_row, reading, require_column
 from recsys.data.dataset import PARTS, Part
@@ -108,7 +108,10 @@ def split_source(split: SplitSettings | None, source: Data | None, root: Path | 
 
 
 def _by_files(split: FilesSplit, root: Path | None) -> Parts:
-    sources: dict[Part, Source] = {part: open_source(getattr(split, part), root) for part in PARTS}
+    paths = {part: getattr(split, part) for part in PARTS}
+    sources: dict[Part, Source] = {
+        part: open_source(path, root) for part, path in paths.items() if isinstance(path, str)
+    }
     owner: dict[Path, Part] = {}
     for part, source in sources.items():
         for file in source.files:
@@ -120,9 +123,18 @@ def _by_files(split: FilesSplit, root: Path | None) -> Parts:
     whole = joined(list(sources.values()))
 
     def deal() -> dict[Part, Source]:
-        return {part: source.fitted(whole.columns) for part, source in sources.items()}
+        found = {part: source.fitted(whole.columns) for part, source in sources.items()}
+        return found | _shared_out(found["train"], split.valid)
 
     return Parts(whole, deal)
+
+
+def _shared_out(train: Source, share: str | ValidShare | None) -> dict[Part, Source]:
+    """Train and validation rows where the latter are a share of the given train rows; else nothing."""
+    if not isinstance(share, ValidShare):
+        return {}
+    rule = RatioSplit(by="ratio", key=share.key, valid=share.share, test=0.0, salt=share.salt)
+    return {part: source for part, source in _by_ratio(rule, train)._sources.items() if part != "test"}
 
 
 def _by_time(split: TimeSplit, whole: Source) -> Parts:

@@ -20,7 +20,7 @@ from recsys.data.dataset import FIRST_ID, Dataset, VocabularyInfo
 from recsys.embeddings.budget import FLOAT32, SMALLEST, Demand, SharedDemand, chunk, solve
 from recsys.embeddings.plan import Plan, TablePlan, UpdatePath, VocabularyMode, VocabularyPlan
 from recsys.errors import ConfigError, PlanError, did_you_mean
-from recsys.models import MODELS
+from recsys.models import MODELS, RETRIEVERS
 from recsys.stage import StageRecord, fingerprints, require_ours, settings_of, written_aside
 
 PLAN_FILE = "plan.json"
@@ -51,8 +51,9 @@ def plan(
     started = time.perf_counter()
     if not isinstance(dataset, Dataset):
         dataset = Dataset.load(Path(dataset))
-    if model_name is not None and model_name not in MODELS:
-        raise ConfigError(f"model.name: unknown model {model_name!r}; {did_you_mean(model_name, MODELS)}")
+    known = MODELS | RETRIEVERS
+    if model_name is not None and model_name not in known:
+        raise ConfigError(f"model.name: unknown model {model_name!r}; {did_you_mean(model_name, known)}")
     settings = settings or PlanSettings()
     made = _solved(dataset, settings, embedding_dim or FIXED_DIM.get(model_name or ""))
     if output is not None:

@@ -21,6 +21,7 @@ from recsys.data.check import (
     check_columns,
     check_label,
     check_label_type,
+    check_positives,
     first_row,
     needed,
     reading,
@@ -70,27 +71,31 @@ def prepare(
     keep: Sequence[str] | None = None,
     combinations: Sequence[Sequence[str]] = (),
     min_count: int = 1,
+    positives_only: bool = False,
     root: Path | None = None,
 ) -> Dataset:
     """Encode a log into the dataset folder ``output``, which is replaced when all went well.
 
     ``data`` is None where the split names three paths. ``keep`` names the features to keep, for
     example those that ranking chose, ``combinations`` columns that become a further feature together;
-    values seen fewer than ``min_count`` times in train rows become
-    the unseen value. Raises SchemaError, DataError or ConfigError that name column, file and row.
+    values seen fewer than ``min_count`` times in train rows become the unseen value.
+    ``positives_only``: every row is a positive, as retrieval models take them; a label is not needed
+    then, and 1 everywhere where there is one.
+
+    Raises SchemaError, DataError or ConfigError that name column, file and row.
     """
     started = time.perf_counter()
     if min_count < 1:
         raise ConfigError(f"min_count: expected at least 1, found {min_count}")
     given = schema if isinstance(schema, Schema) else Schema.load(Path(schema))
-    schema = add_crosses(_wanted(given, keep), combinations)
+    schema = add_crosses(_wanted(given, keep, positives_only), combinations)
     parts = parts_with_crosses(split_source(split, data, root), schema)
     output = Path(output)
     require_ours(output, MANIFEST_FILE)
-    _check(parts, schema)
+    _check(parts, schema, positives_only)
     total = parts.rows("train") + sum(parts.rows(part) for part in PARTS)
     with progress("prepare", total=total) as bar:
-        learner = _learn(parts, schema, bar)
+        learner = _learn(parts, schema, bar, positives_only)
         encoder = learner.encoder(min_count)
         with written_aside(output) as folder:
             writer = _Writer(parts, encoder, folder, bar)
@@ -112,6 +117,7 @@ def prepare(
                         "keep": keep,
                         "combinations": combinations,
                         "min_count": min_count,
+                        "positives_only": positives_only,
                     }
                 ),
                 seconds=round(time.perf_counter() - started, 3),
@@ -120,16 +126,16 @@ def prepare(
     return Dataset(output, manifest)
 
 
-def _wanted(schema: Schema, keep: Sequence[str] | None) -> Schema:
+def _wanted(schema: Schema, keep: Sequence[str] | None, positives_only: bool) -> Schema:
     """The schema with the kept features; raises SchemaError for one that cannot be prepared."""
     if keep is not None:
         for name in keep:
             if name not in schema.features:
                 raise SchemaError(f"keep: no feature {name!r}; {did_you_mean(name, schema.features)}")
         schema = schema.keep(list(keep))
-    if schema.label is None:
+    if schema.label is None and not positives_only:
         raise SchemaError("the schema declares no label; give one column the role 'label'")
-    if schema.label in schema.features:
+    if schema.label is not None and schema.label in schema.features:
         raise SchemaError(f"column {schema.label!r} is label and feature at once; take away one role")
     if not schema.features:
         raise SchemaError("the schema declares no features")
@@ -142,16 +148,18 @@ def _wanted(schema: Schema, keep: Sequence[str] | None) -> Schema:
     return share_lengths(schema)
 
 
-def _check(parts: Parts, schema: Schema) -> None:
+def _check(parts: Parts, schema: Schema, positives_only: bool) -> None:
     """Columns, labels and weights of all parts; raises SchemaError or DataError."""
-    assert schema.label is not None
     for name in needed(schema):
         require_column(name, parts.columns, parts.name)
     check_columns(parts.columns, schema, parts.name)
-    check_label_type(schema.label, parts.columns[schema.label], parts.name)
+    if schema.label is not None:
+        check_label_type(schema.label, parts.columns[schema.label], parts.name)
     if parts.rows("train") == 0:
         raise DataError(f"{parts.source('train').name}: no rows to learn from")
-    check_label(parts.all(), schema.label, parts.name, parts.whole)
+    if schema.label is not None:
+        check = check_positives if positives_only else check_label
+        check(parts.all(), schema.label, parts.name, parts.whole)
     if schema.weight is not None:
         _check_weight(parts, schema.weight, schema.columns[schema.weight])
 
@@ -173,17 +181,28 @@ def _check_weight(parts: Parts, name: str, column: Column) -> None:
         )
 
 
-def _learn(parts: Parts, schema: Schema, bar: Bar) -> Learner:
-    assert schema.label is not None
+def _learn(parts: Parts, schema: Schema, bar: Bar, positives_only: bool) -> Learner:
     source = parts.source("train")
     learner = Learner(schema, source)
-    for frame in chunks(source, [schema.label, *schema.features]):
-        learner.positives += int((frame[schema.label].cast(pl.Float64) == 1).sum())
+    for frame in chunks(source, [*_label_of(schema), *schema.features]):
+        learner.positives += int(_labels(frame, schema).sum())
         learner.add(frame)
         bar.advance(frame.height)
-    if learner.positives in (0, learner.rows):
+    if not positives_only and schema.label is not None and learner.positives in (0, learner.rows):
         check_label(source.lazy(), schema.label, source.name)
     return learner
+
+
+def _label_of(schema: Schema) -> list[str]:
+    """The label's name, where the schema has one."""
+    return [] if schema.label is None else [schema.label]
+
+
+def _labels(frame: pl.DataFrame, schema: Schema) -> pl.Series:
+    """Labels ``[rows]`` float32 of raw rows; 1 everywhere where the log has none."""
+    if schema.label is None:
+        return pl.repeat(1.0, frame.height, dtype=pl.Float32, eager=True).alias(LABEL)
+    return frame[schema.label].cast(pl.Float32).alias(LABEL)
 
 
 class _Writer:
@@ -213,8 +232,7 @@ class _Writer:
 
     def _encode(self, frame: pl.DataFrame) -> pl.DataFrame:
         schema = self.encoder.schema
-        assert schema.label is not None
-        columns = [frame[schema.label].cast(pl.Float32).alias(LABEL)]
+        columns = [_labels(frame, schema)]
         if schema.weight is not None:
             weight = self.reader.values(frame, schema.weight).flat
             columns.append(weight.cast(pl.Float32).alias(WEIGHT))

@@ -56,7 +56,10 @@ def guess_label(source: Source, roles: Roles, usable: Sequence[str], notes: list
             if found[name]:
                 notes.append(f"{name}: taken for the label by its name")
                 return replace(roles, label=name)
-    notes.append("no label was given or found; name one with roles: [label]")
+    notes.append(
+        "no label was given or found; name one with roles: [label] (retrieval models need none: they take "
+        "every row for a positive)"
+    )
     return roles
 
 

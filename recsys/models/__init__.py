@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recsys.models.linear import Precision
     from recsys.models.options import ModelConfig
 
-__all__ = ["MODELS", "build_model", "model_class", "parse_options", "table_dim"]
+__all__ = ["MODELS", "RETRIEVERS", "build_model", "model_class", "parse_options", "table_dim"]
 
 MODELS: dict[str, str] = {
     "lr": "recsys.models.lr:LR",
@@ -38,12 +38,16 @@ MODELS: dict[str, str] = {
 }
 """Name in the run file → ``module:class``."""
 
+RETRIEVERS: dict[str, str] = {"two_tower": "recsys.models.two_tower:TwoTower"}
+"""Models that find candidates: besides logits they have vectors of queries and of items."""
+
 
 def model_class(name: str) -> Any:
     """The class of a model; raises ConfigError with the nearest name for an unknown one."""
-    if name not in MODELS:
-        raise ConfigError(f"model.name: unknown model {name!r}; {did_you_mean(name, MODELS)}")
-    module, _, attribute = MODELS[name].partition(":")
+    known = MODELS | RETRIEVERS
+    if name not in known:
+        raise ConfigError(f"model.name: unknown model {name!r}; {did_you_mean(name, known)}")
+    module, _, attribute = known[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,7 @@ class FieldVectors(nn.Module):
         self._fields = tuple(layout.fields)
         self._sequences = tuple(layout.sequences) if sequences is None else sequences
         widths = [*layout.fields.values(), *(sequence.dim for sequence in layout.sequences.values())]
-        common = Counter(widths).most_common(1)[0][0] if widths else _NUMERIC_DIM
-        dim = numeric_dim or common
+        dim = numeric_dim or (commonest(widths) if widths else _NUMERIC_DIM)
         self.numerics = NumericVectors(layout.numerics, dim) if layout.numerics else None
         self.widths: tuple[int, ...] = (
             *layout.fields.values(),
@@ -64,7 +64,7 @@ class EvenWidths(nn.Module):
     def __init__(self, widths: tuple[int, ...], *, bias: bool = True) -> None:
         super().__init__()
         self._widths = widths
-        self.common = common = Counter(widths).most_common(1)[0][0]
+        self.common = common = commonest(widths)
         self.projections = nn.ModuleDict(
             {
                 str(index): Linear(width, common, bias=bias)
@@ -85,6 +85,11 @@ class EvenWidths(nn.Module):
             ],
             1,
         )
+
+
+def commonest(widths: Sequence[int]) -> int:
+    """The width that most vectors have; the first of several such."""
+    return Counter(widths).most_common(1)[0][0]
 
 
 def mean_pooled(sequence: Tensor, lengths: Tensor) -> Tensor:

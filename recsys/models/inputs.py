@@ -6,10 +6,12 @@ sequences with lengths; the same tensors are the inputs of the exported ``dense.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from recsys.schema import Side
 
 
 @dataclass
@@ -40,6 +42,22 @@ class Inputs:
             return [self.joined]
         return [self.fields[name] for name in names]
 
+    def first(self, rows: int) -> Inputs:
+        """The first rows alone."""
+
+        def cut(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor[:rows] for name, tensor in tensors.items()}
+
+        joined = None if self.joined is None else self.joined[:rows]
+        return Inputs(
+            cut(self.fields),
+            cut(self.numerics),
+            cut(self.missing),
+            cut(self.sequences),
+            cut(self.lengths),
+            joined,
+        )
+
 
 @dataclass(frozen=True)
 class SequenceLayout:
@@ -60,6 +78,23 @@ class Layout:
     """Field name → width D."""
     numerics: tuple[str, ...] = ()
     sequences: dict[str, SequenceLayout] = field(default_factory=dict)
+    sides: dict[str, Side] = field(default_factory=dict)
+    """Whom a feature describes; a feature that is not here describes no side for certain."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All features: fields, numbers, sequences."""
+        return (*self.fields, *self.numerics, *self.sequences)
+
+    def of_sides(self, sides: Collection[Side]) -> Layout:
+        """The features of some sides alone."""
+        kept = {name for name in self.names if self.sides.get(name) in sides}
+        return Layout(
+            {name: dim for name, dim in self.fields.items() if name in kept},
+            tuple(name for name in self.numerics if name in kept),
+            {name: sequence for name, sequence in self.sequences.items() if name in kept},
+            {name: side for name, side in self.sides.items() if name in kept},
+        )
 
     def aligned_root(self, name: str) -> str:
         """The sequence that a sequence's alignment leads to; itself where it is aligned with none.

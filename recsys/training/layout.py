@@ -40,4 +40,5 @@ def layout_of(features: Sequence[Feature], plan: Plan) -> Layout:
             for f in features
             if f.kind == "sequence"
         },
+        sides={f.name: f.side for f in features if f.side is not None},
     )

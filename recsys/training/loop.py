@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional
 
 from recsys.config import TrainSettings
 from recsys.data.batch import Batch
@@ -28,6 +28,7 @@ from recsys.errors import Interrupted, TrainingError
 from recsys.training.checkpoint import ALL_DONE, Checkpoints, CheckpointState, Position
 from recsys.training.diagnosis import describe_batch, first_bad_weights
 from recsys.training.gate_search import GateSearch
+from recsys.training.objective import Objective
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
 from recsys.training.row_l2 import LookedUp
@@ -82,6 +83,16 @@ class Meter:
         return time.perf_counter() - self.started
 
 
+class _Prepared(NamedTuple):
+    """A batch made ready ahead of its step."""
+
+    batch: DeviceBatch
+    known: Any
+    """What the objective has to know of it."""
+    looked_up: LookedUp
+    """Table rows in it, for their L2."""
+
+
 class Trainer:
     """Trains one model on one dataset, from a position to the end.
 
@@ -89,6 +100,7 @@ class Trainer:
 
     Args:
         model, tables, optimisers: what learns; all ranks hold the same dense weights.
+        objective: what is minimised.
         batches: train batches of this rank.
         settings: the run file's ``train`` block.
         evaluate: returns validation metrics, the monitored one among them; same on all ranks.
@@ -106,6 +118,7 @@ class Trainer:
         model: nn.Module,
         tables: Tables,
         optimisers: Optimisers,
+        objective: Objective,
         batches: Batches,
         settings: TrainSettings,
         evaluate: Evaluate,
@@ -124,6 +137,7 @@ class Trainer:
         """Seconds spent in steps, evaluation and saving not counted."""
         self.rows = 0
         """Rows that these seconds trained on."""
+        self._objective = objective
         self._batches = batches
         self._settings = settings
         self._evaluate = evaluate
@@ -196,8 +210,8 @@ class Trainer:
         prepared = (self._prepared(batch) for batch in self._batches.epoch(epoch, position.batch))
         with Prefetch(prepared) as ahead:
             started, waited, paused = time.perf_counter(), 0.0, 0.0
-            for batch, looked_up in ahead:
-                stopping = self._step(batch, looked_up, stop.signal is not None)
+            for step in ahead:
+                stopping = self._step(step, stop.signal is not None)
                 self._meter.waited += ahead.waited - waited
                 waited = ahead.waited
                 last = position.batch + 1 == steps
@@ -206,25 +220,24 @@ class Trainer:
                     (position.epoch + 1, 0) if last else (position.epoch, position.batch + 1)
                 )
                 pause = time.perf_counter()
-                self._after_step(batch, epoch_ended=last, stopping=stopping)
+                self._after_step(step.batch, epoch_ended=last, stopping=stopping)
                 paused += time.perf_counter() - pause
                 if position.finished is not None or position.step >= (self._settings.max_steps or math.inf):
                     break
             self.waited += waited
             self.seconds += time.perf_counter() - started - paused
 
-    def _prepared(self, batch: Batch) -> tuple[DeviceBatch, LookedUp]:
-        """A batch on its device, and the table rows in it for their L2; runs in another thread."""
-        return self.tables.prepare(batch), self.optimisers.looked_up(batch)
+    def _prepared(self, batch: Batch) -> _Prepared:
+        """What a step needs of a batch, on its device; runs in another thread."""
+        wide, known = self._objective.widen(batch)
+        return _Prepared(self.tables.prepare(wide), known, self.optimisers.looked_up(wide))
 
-    def _step(self, batch: DeviceBatch, looked_up: LookedUp, stop: bool) -> bool:
+    def _step(self, prepared: _Prepared, stop: bool) -> bool:
         """One update; returns whether any rank wants to stop."""
+        batch, known, looked_up = prepared
         self._reseed(self.position.step - self._searched[1])
         self.optimisers.zero_grad()
-        logits = self.model(self.tables(batch))
-        losses = functional.binary_cross_entropy_with_logits(
-            logits, batch.label, weight=batch.weight, reduction="sum"
-        )
+        losses = self._objective.loss(self.model, self.tables(batch), batch, known)
         loss = losses / batch.global_rows
         loss.backward()  # type: ignore[no-untyped-call]
         loss, stopping = self._sum_over_ranks(loss.detach(), stop)

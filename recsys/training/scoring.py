@@ -31,13 +31,13 @@ def score_part(
     model.train(was_training)
     if world == 1:
         return torch.cat(slices).cpu().numpy() if slices else np.empty(0, np.float32)
-    return _gather(slices, sizes, world)
+    return gather_slices(slices, sizes, world)
 
 
-def _gather(slices: list[Tensor], sizes: list[int], world: int) -> NDArray[np.float32] | None:
-    """Bring every rank's slices to rank 0 and put them back into the order of the rows."""
+def gather_slices(slices: list[Tensor], sizes: list[int], world: int) -> NDArray[np.float32] | None:
+    """Bring every rank's slices, ``[rows]`` or ``[rows, D]``, to rank 0 and put them back in order."""
     share = -(-max(sizes) // world)
-    padded = slices[0].new_zeros(len(slices), share)
+    padded = slices[0].new_zeros(len(slices), share, *slices[0].shape[1:])
     for row, scores in enumerate(slices):
         padded[row, : scores.shape[0]] = scores
     gathered = [torch.empty_like(padded) for _ in range(world)] if dist.get_rank() == 0 else None

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import nn
 
-from recsys.config import ModelSettings, PlanSettings, TrainSettings
+from recsys.config import ModelSettings, PlanSettings, TrainSettings, monitor_fault
 from recsys.data.batches import Batches
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.planner import plan as make_plan
 from recsys.embeddings.tables import Tables
-from recsys.errors import CheckpointError, DataError
-from recsys.evaluation.doubt import doubtful_auc
-from recsys.evaluation.metrics import auc, gauc, logloss
-from recsys.models import build_model, parse_options, table_dim
+from recsys.errors import CheckpointError, ConfigError
+from recsys.models import RETRIEVERS, build_model, parse_options, table_dim
 from recsys.models.dropout import reseed
 from recsys.models.norm import set_process_group
-from recsys.progress import progress, say
+from recsys.progress import progress
 from recsys.stage import writing
 from recsys.training.checkpoint import (
     ALL_DONE,
@@ -34,20 +30,20 @@ from recsys.training.checkpoint import (
     read_state,
     require_same_settings,
 )
+from recsys.training.clicks import Clicks, require_monitored
 from recsys.training.distributed import Distributed, distributed
 from recsys.training.gate_search import GateSearch
 from recsys.training.layout import layout_of
 from recsys.training.loop import Trainer, Watch
 from recsys.training.memory import keep_freed_memory
+from recsys.training.objective import Objective
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
+from recsys.training.retrieval import Retrieval, require_positives
 from recsys.training.row_l2 import RowL2
 from recsys.training.run_folder import Run, RunFile, RunResult, clear, relative_to_run
-from recsys.training.scoring import labels_of, score_part
 from recsys.training.state import run_tensors
 from recsys.training.tables_of import build_tables
-
-MONITORED = ("auc", "gauc", "logloss")
 
 
 def train(
@@ -69,7 +65,7 @@ def train(
     settings = settings or TrainSettings()
     chosen = model_settings(model)
     parse_options(chosen.name, chosen.options)
-    _require_monitored(dataset, settings)
+    _require_measurable(dataset, chosen, settings)
     folder = Path(output)
     with distributed(settings.device) as ranks:
         if ranks.rank == 0:
@@ -97,6 +93,7 @@ class _Parts:
     tables: Tables
     optimisers: Optimisers
     batches: Batches
+    objective: Objective
 
 
 def _train(
@@ -117,9 +114,10 @@ def _train(
             model=parts.model,
             tables=parts.tables,
             optimisers=parts.optimisers,
+            objective=parts.objective,
             batches=parts.batches,
             settings=settings,
-            evaluate=_evaluator(dataset, parts, settings, ranks),
+            evaluate=lambda: parts.objective.validate(parts.model, parts.tables),
             checkpoints=checkpoints,
             identity=(run_file.plan.fingerprint(), run_file.identity()),
             reseed=lambda step: reseed(parts.model, settings.seed, step, ranks.rank),
@@ -192,68 +190,23 @@ def _build(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> _Parts:
         rank=ranks.rank,
         world=ranks.world,
     )
-    return _Parts(model, tables, optimisers, batches)
+    objective = _objective(dataset, run_file, ranks)
+    return _Parts(model, tables, optimisers, batches, objective)
 
 
-def _evaluator(
-    dataset: Dataset, parts: _Parts, settings: TrainSettings, ranks: Distributed
-) -> Callable[[], dict[str, float]]:
-    """A function that scores the validation rows; every rank gets the same metrics from it."""
-    if dataset.manifest.rows.get("valid", 0) == 0:
-        return dict
-    batches = Batches(
-        dataset,
-        "valid",
-        settings.batch_size,
-        shuffle_rows=settings.shuffle_rows,
-        rank=ranks.rank,
-        world=ranks.world,
-        shuffle=False,
-    )
-    label, group = labels_of(dataset, "valid")
-    said: set[str] = set()
-
-    def evaluate() -> dict[str, float]:
-        score = score_part(parts.model, parts.tables, batches, ranks.world)
-        values = [0.0] * len(MONITORED)
-        if score is not None:
-            by_group = None if group is None else gauc(label, score, group).value
-            values = [_or_nan(auc(label, score)), _or_nan(by_group), logloss(label, score)]
-        shared = torch.tensor(values, dtype=torch.float64, device=ranks.device)
-        dist.broadcast(shared, src=0)
-        named = dict(zip(MONITORED, shared.tolist(), strict=True))
-        if math.isnan(named[settings.monitor]):
-            raise DataError(_no_metric(dataset, settings, "one class only in every group"))
-        doubt = doubtful_auc(named["auc"], f"{len(label):,} validation rows")
-        if doubt is not None and doubt not in said and ranks.rank == 0:
-            said.add(doubt)
-            say(f"warning: {doubt}")
-        return {name: value for name, value in named.items() if not math.isnan(value)}
-
-    return evaluate
+def _objective(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> Objective:
+    if run_file.model not in RETRIEVERS:
+        return Clicks(dataset, run_file.train, ranks)
+    return Retrieval(dataset, parse_options(run_file.model, run_file.options), run_file.train, ranks)
 
 
-def _require_monitored(dataset: Dataset, settings: TrainSettings) -> None:
-    """Raise DataError before training where the monitored metric cannot be had of the validation rows."""
-    rows, clicks = (found.get("valid", 0) for found in (dataset.manifest.rows, dataset.manifest.positives))
-    if not rows or settings.monitor == "logloss":
-        return
-    if clicks in (0, rows):
-        raise DataError(_no_metric(dataset, settings, f"every label is {int(clicks > 0)}"))
-    if settings.monitor == "gauc" and not dataset.has_group:
-        raise DataError(_no_metric(dataset, settings, "the dataset has no group column"))
-
-
-def _no_metric(dataset: Dataset, settings: TrainSettings, reason: str) -> str:
-    rows = dataset.manifest.rows["valid"]
-    return (
-        f"{dataset.part('valid')}: {settings.monitor} of the {rows} validation rows "
-        f"cannot be computed, as {reason}; choose another train.monitor (logloss) or another split"
-    )
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _require_measurable(dataset: Dataset, model: ModelSettings, settings: TrainSettings) -> None:
+    """Raise before training where the monitored metric does not fit the model or the rows."""
+    fault = monitor_fault(model, settings)
+    if fault is not None:
+        raise ConfigError(fault)
+    require = require_positives if model.retrieves else require_monitored
+    require(dataset, settings)
 
 
 def model_settings(model: ModelSettings | Mapping[str, Any] | str) -> ModelSettings:

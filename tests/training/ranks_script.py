@@ -1,6 +1,6 @@
 """Trains every case of test_distributed.py in one launch; run plain or under torchrun.
 
-python ranks_script.py DATASET OUTPUT
+python ranks_script.py DATASET RETRIEVAL_DATASET OUTPUT
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.training.train import train
 from tests.training.made import made_plan, shared_plan
+from tests.training.retrieval_cases import train_towers
 
 CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     "autoint-dense": ({"name": "autoint", "layers": 2}, "dense"),
@@ -63,10 +64,12 @@ def settings_of(case: str) -> TrainSettings:
 
 
 def main() -> None:
-    dataset, output = Dataset.load(Path(sys.argv[1])), Path(sys.argv[2])
+    dataset, positives = (Dataset.load(Path(folder)) for folder in sys.argv[1:3])
+    output = Path(sys.argv[3])
     for name, (model, _) in CASES.items():
         plan = plan_of(name, dataset)
         train(dataset, output / name, model=model, plan=plan, settings=settings_of(name))
+    train_towers(positives, output)
 
 
 if __name__ == "__main__":

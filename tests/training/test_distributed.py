@@ -16,6 +16,8 @@ from recsys.training.loaded import score_dataset
 from recsys.training.train import train
 from tests.training.made import made_dataset
 from tests.training.ranks_script import CASES, SETTINGS, plan_of
+from tests.training.retrieval_cases import RETRIEVAL_CASES
+from tests.training.retrieval_log import made_retrieval_dataset
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("ranks_script.py")
@@ -39,8 +41,10 @@ def _launch(arguments: list[str]) -> None:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     base = tmp_path_factory.mktemp("ranks")
     made_dataset(base / "dataset", rows=500)
-    _launch([str(SCRIPT), str(base / "dataset"), str(base / "one")])
-    _launch([*TORCHRUN, str(SCRIPT), str(base / "dataset"), str(base / "two")])
+    positives = made_retrieval_dataset(base / "log", rows=500)
+    read = [str(SCRIPT), str(base / "dataset"), str(positives.folder)]
+    _launch([*read, str(base / "one")])
+    _launch([*TORCHRUN, *read, str(base / "two")])
     return base / "one", base / "two"
 
 
@@ -72,3 +76,16 @@ def test_a_run_of_two_processes_is_read_and_resumed_by_one(folders: tuple[Path, 
         losses.append(run.metrics["loss"].drop_nulls().to_numpy())
     assert len(losses[0]) == 60
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("case", RETRIEVAL_CASES)
+def test_processes_that_share_negatives_follow_one(folders: tuple[Path, Path], case: str) -> None:
+    curves = [pl.read_ndjson(folder / case / "metrics.jsonl") for folder in folders]
+    losses = [curve["loss"].drop_nulls().to_numpy() for curve in curves]
+    assert [len(loss) for loss in losses] == [40, 40]
+    np.testing.assert_allclose(losses[0], losses[1], atol=2e-5, rtol=0)
+    assert losses[0][0] - losses[0][-1] > 0.05
+    for metric in ("valid/recall", "valid/ndcg"):
+        measured = [curve[metric].drop_nulls().to_numpy() for curve in curves]
+        np.testing.assert_allclose(measured[0], measured[1], atol=2e-3, rtol=0)

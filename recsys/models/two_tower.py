@@ -1,0 +1,145 @@
+"""Two towers: a vector of the query and one of the item, whose product says how well they fit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.models.fields import EvenWidths, FieldVectors, commonest
+from recsys.models.initialise import initialise
+from recsys.models.inputs import Inputs, Layout
+from recsys.models.linear import Linear
+from recsys.models.mlp import MLP
+from recsys.models.options import Activation, ModelConfig, Widths
+
+
+class TwoTowerConfig(ModelConfig):
+    """Options of ``two_tower``: which layers, and how it learns from positive rows."""
+
+    item: str | None = None
+    """Feature that tells items apart; default: the one categorical feature of side ``item``."""
+    dim: int | None = Field(default=None, ge=1)
+    """Width of the vectors; default: the width that the item tower's features have in common."""
+    query_hidden: Widths = ()
+    """Width of each hidden layer of the query tower. Without one its features' vectors are added up."""
+    item_hidden: Widths = ()
+    """The same of the item tower."""
+    activation: Activation = "relu"
+    """``relu`` or ``dice``, in hidden layers."""
+    batch_norm: bool = False
+    """Batch normalisation before each activation."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of dropping an activation in training."""
+    numeric_dim: int | None = Field(default=None, ge=1)
+    """Width of embedded numbers; default: the commonest width of the tower's other features."""
+    normalise: bool = True
+    """Vectors of length 1, so that their product is a cosine."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Products are divided by it before the softmax."""
+    in_batch: bool = True
+    """The items of a batch's other rows are negatives of a row."""
+    negatives: int = Field(default=0, ge=0)
+    """Further negatives of every row of a batch, drawn from the catalogue with equal chances."""
+    correction: Literal["logq", "none"] = "logq"
+    """``logq``: the logit of a negative is lowered by the logarithm of how often it is to be expected among
+    the negatives, so that frequent items are not held down for coming up more often."""
+    cross_rank: bool = True
+    """The items of all processes are negatives of a row; else those of its own process."""
+
+
+class TwoTower(nn.Module):
+    """Query and item towers over the features of their sides (Yi et al., RecSys 2019).
+
+    The query tower reads the features of sides ``user`` and ``context``, sequences pooled to their mean;
+    the item tower those of side ``item``. Tables are shared where vocabularies are.
+
+    Args:
+        config: options.
+        layout: shape of the inputs, with the side of every feature.
+        generator: first values are drawn from it.
+
+    Raises ValueError where a feature has no side, or a side no feature.
+    """
+
+    Config = TwoTowerConfig
+
+    def __init__(self, config: TwoTowerConfig, layout: Layout, *, generator: torch.Generator) -> None:
+        super().__init__()
+        sideless = [name for name in layout.names if name not in layout.sides]
+        if sideless:
+            raise ValueError(
+                f"feature {sideless[0]!r} has no side; say in data.columns (or the schema) whether each of "
+                f"{', '.join(sideless)} describes the user, the item or the context"
+            )
+        query, item = layout.of_sides({"user", "context"}), layout.of_sides({"item"})
+        for side, part in (("user", query), ("item", item)):
+            if not part.names:
+                raise ValueError(
+                    f"no feature describes the {side}, and each tower needs one: set side: {side} in "
+                    "data.columns (or the schema)"
+                )
+        self.item_tower = Tower(item, config.item_hidden, config.dim, config)
+        self.dim = self.item_tower.dim
+        self.query_tower = Tower(query, config.query_hidden, self.dim, config)
+        self.temperature = config.temperature
+        initialise(self, generator)
+
+    def query(self, inputs: Inputs) -> Tensor:
+        """Vectors of queries ``[B, dim]``; reads features of sides user and context alone."""
+        vectors: Tensor = self.query_tower(inputs)
+        return vectors
+
+    def item(self, inputs: Inputs) -> Tensor:
+        """Vectors of items ``[B, dim]``; reads features of side item alone."""
+        vectors: Tensor = self.item_tower(inputs)
+        return vectors
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits ``[B]``: how well the query and the item of each row fit."""
+        return (self.query(inputs) * self.item(inputs)).sum(1) / self.temperature
+
+
+class Tower(nn.Module):
+    """Features of one side to one vector.
+
+    Args:
+        layout: the features.
+        hidden: width of each hidden layer; none: vectors are added up, those of uncommon width projected.
+        dim: width of the result; default: as wide as the last layer, or as the vectors added up.
+        config: options of layers, and whether vectors have length 1.
+    """
+
+    def __init__(self, layout: Layout, hidden: Widths, dim: int | None, config: TwoTowerConfig) -> None:
+        super().__init__()
+        self.vectors = FieldVectors(layout, numeric_dim=config.numeric_dim)
+        widths = self.vectors.widths
+        self.even = None if hidden else EvenWidths(widths)
+        self.mlp = None
+        if hidden:
+            self.mlp = MLP(
+                sum(widths),
+                hidden,
+                activation=config.activation,
+                batch_norm=config.batch_norm,
+                dropout=config.dropout,
+            )
+        width = hidden[-1] if hidden else commonest(widths)
+        self.dim = dim or width
+        # the last of several layers is linear, or vectors would have no negative element
+        self.last = Linear(width, self.dim) if hidden or width != self.dim else None
+        self.normalise = config.normalise
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """``[B, dim]``."""
+        vectors: Tensor = self.vectors(inputs)
+        if self.mlp is not None:
+            vectors = self.mlp(vectors)
+        elif self.even is not None:
+            vectors = self.even.evened(vectors).sum(1)
+        if self.last is not None:
+            vectors = self.last(vectors)
+        return functional.normalize(vectors, dim=1) if self.normalise else vectors

@@ -1,0 +1,155 @@
+"""How a retrieval model learns: each row's item against the batch's other items and drawn ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from recsys.config import TrainSettings
+from recsys.data.batch import Batch
+from recsys.data.batches import rank_slice
+from recsys.data.dataset import Dataset
+from recsys.embeddings.lookup import to_device
+from recsys.embeddings.tables import DeviceBatch, Tables
+from recsys.errors import ConfigError, DataError
+from recsys.models.inputs import Inputs
+from recsys.models.options import ModelConfig
+from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.training.catalogue import Catalogue, joined
+from recsys.training.distributed import Distributed
+from recsys.training.softmax import Negatives, all_rows, gathered, softmax_loss
+from recsys.training.vectors import Queries, ranked
+
+_NEGATIVES_STREAM = 0x4E45_4741
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the loss knows of the rows looked up: first pairs of a query and its item, then drawn items."""
+
+    pairs: int
+    """Pairs of this process, B."""
+    items: Tensor
+    """Ids of their items and of the drawn ones, int64 ``[B + drawn]``."""
+    counts: tuple[int, ...]
+    """Negatives that each process has to offer; empty where they are not shared."""
+    others: int
+    """Other pairs whose items are negatives of a pair."""
+    drawn: int
+    """Drawn negatives of a pair."""
+
+
+class Retrieval:
+    """Sampled softmax over in-batch and drawn negatives; recall and NDCG of a full ranking.
+
+    Which items are drawn at a step follows from seed and step alone; with ``cross_rank`` all processes
+    share them and the batch's items, so that any number of processes follows the same curve.
+
+    Args:
+        dataset: prepared rows, positives alone.
+        config: the model's options.
+        settings: the run file's ``train`` block.
+        ranks: the processes that train together.
+
+    Raises:
+        ConfigError: options that leave no negatives, or no feature that tells items apart.
+        DataError: the train rows hold no item.
+    """
+
+    def __init__(
+        self, dataset: Dataset, config: ModelConfig, settings: TrainSettings, ranks: Distributed
+    ) -> None:
+        assert isinstance(config, TwoTowerConfig)
+        if not (config.in_batch or config.negatives):
+            raise ConfigError("model: without in_batch, negatives must be 1 or more; nothing is told apart")
+        self._config, self._settings, self._ranks = config, settings, ranks
+        self._catalogue = catalogue = Catalogue.of(dataset, config.item)
+        self._shared = config.cross_rank and ranks.world > 1
+        share = catalogue.counts / catalogue.counts.sum()
+        chance = np.zeros(len(share))
+        chance[catalogue.ids] = 1 / len(catalogue)
+        self._share = to_device(share.astype(np.float32), ranks.device)
+        self._chance = to_device(chance.astype(np.float32), ranks.device)
+        self._queries: Queries | None = None
+        if dataset.manifest.rows.get("valid", 0):
+            self._queries = Queries.of(dataset, "valid", catalogue, ("train",))
+
+    def widen(self, batch: Batch) -> tuple[Batch, Candidates]:
+        """The batch, the drawn items behind its rows, and whose negatives they are."""
+        catalogue, ranks = self._catalogue, self._ranks
+        draw = np.random.default_rng([_NEGATIVES_STREAM, self._settings.seed, batch.index])
+        drawn = draw.integers(0, len(catalogue), self._config.negatives)
+        mine = drawn[rank_slice(len(drawn), ranks.rank, ranks.world)]
+        wide = joined(batch, catalogue.batch(mine)) if len(mine) else batch
+        items = to_device(np.ascontiguousarray(wide.ids[catalogue.feature]), ranks.device)
+        if not self._shared:
+            pairs = batch.rows - 1 if self._config.in_batch else 0
+            return wide, Candidates(batch.rows, items, (), pairs, len(mine))
+        pairs = batch.global_rows - 1 if self._config.in_batch else 0
+        offered = (batch.global_rows if self._config.in_batch else 0, len(drawn))
+        counts = tuple(
+            sum(_length(rank_slice(rows, rank, ranks.world)) for rows in offered)
+            for rank in range(ranks.world)
+        )
+        return wide, Candidates(batch.rows, items, counts, pairs, len(drawn))
+
+    def loss(self, model: nn.Module, inputs: Inputs, batch: DeviceBatch, known: Candidates) -> Tensor:
+        """Sum over this process's pairs; see ``softmax_loss``."""
+        assert isinstance(model, TwoTower)
+        pairs = known.pairs
+        vectors = model.item(inputs)
+        start = 0 if self._config.in_batch else pairs
+        offered, items = vectors[start:], known.items[start:]
+        if known.counts:
+            offered = all_rows(offered, known.counts, self._ranks.group)
+            items = gathered(items, known.counts, self._ranks.group)
+        return softmax_loss(
+            model.query(inputs.first(pairs)),
+            vectors[:pairs],
+            known.items[:pairs],
+            Negatives(offered, items, self._lift(items, known)),
+            model.temperature,
+            weight=batch.weight,
+            precision=self._settings.precision,
+        )
+
+    def validate(self, model: nn.Module, tables: Tables) -> dict[str, float]:
+        """``recall`` and ``ndcg`` over the whole catalogue at ``monitor_k``, means over queries."""
+        if self._queries is None:
+            return {}
+        assert isinstance(model, TwoTower)
+        found = ranked(model, tables, self._queries, self._catalogue, self._ranks)
+        values = [0.0, 0.0]
+        if found is not None:
+            best = found.best(self._settings.monitor_k)
+            means = found.metrics(best, (self._settings.monitor_k,)).means()
+            values = list(means.values())
+        shared = torch.tensor(values, dtype=torch.float64, device=self._ranks.device)
+        dist.broadcast(shared, src=0)
+        return dict(zip(("recall", "ndcg"), shared.tolist(), strict=True))
+
+    def _lift(self, items: Tensor, known: Candidates) -> Tensor:
+        """Minus the logarithm of how often each item is to be expected among the negatives of a pair."""
+        if self._config.correction == "none":
+            return torch.zeros(len(items), device=items.device)
+        return -torch.log(known.others * self._share[items] + known.drawn * self._chance[items])
+
+
+def require_positives(dataset: Dataset, settings: TrainSettings) -> None:
+    """Raise DataError for rows that are no positives: the loss would take them for such."""
+    for part, rows in dataset.manifest.rows.items():
+        zeros = rows - dataset.manifest.positives.get(part, 0)
+        if zeros:
+            raise DataError(
+                f"{dataset.folder}: {zeros} of {rows} {part} rows have label 0, and a retrieval model "
+                "learns from positive rows alone; leave the others out of the log, and prepare it with "
+                "positives_only=True"
+            )
+
+
+def _length(rows: slice) -> int:
+    return int(rows.stop - rows.start)

@@ -1,0 +1,40 @@
+"""Two-tower trainings of test_distributed.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
+from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import UpdatePath
+from recsys.training.train import train
+from tests.training.retrieval_log import made_retrieval_plan
+
+RETRIEVAL_CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
+    "towers-dense": ({"negatives": 11, "query_hidden": [8], "item_hidden": [8]}, "dense"),
+    "towers-fused": ({"negatives": 0}, "fused"),
+    "towers-drawn": ({"negatives": 31, "in_batch": False}, "dense"),
+}
+SETTINGS = TrainSettings(
+    epochs=12,
+    max_steps=40,
+    batch_size=97,  # odd, so that ranks' slices differ in size and a last batch leaves one almost empty
+    log_every=1,
+    monitor="ndcg",
+    plateau=Plateau(stop_after=99),
+    # Plain gradients: Adam would blow the rounding of those that are zero up to whole steps.
+    tables=TableOptimizer(dense="sgd", lr=0.5, fused_lr=0.1, init_std=0.1),
+    dense=DenseOptimizer(name="sgd", lr=0.01),
+)
+
+
+def train_towers(dataset: Dataset, output: Path) -> None:
+    """Train every case into a folder of its own."""
+    for name, (options, path) in RETRIEVAL_CASES.items():
+        train(
+            dataset,
+            output / name,
+            model={"name": "two_tower", **options},
+            plan=made_retrieval_plan(dataset, path),
+            settings=SETTINGS,
+        )
