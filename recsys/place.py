@@ -92,6 +92,10 @@ class Place:
         """Fingerprints of the log's files, by absolute path."""
         return {str(Path(path).resolve()): found for path, found in self.parts.fingerprints().items()}
 
+    def ranks_measured(self) -> list[int]:
+        """Ranks at which a retrieval model is measured: the stated ones, and that of validation."""
+        return sorted({*self.config.evaluate.k, self.config.train.monitor_k})
+
     def kept(self) -> tuple[str, ...] | None:
         """Features that ranking keeps for the stages that follow; None: all."""
         if not self.config.rank.selects:

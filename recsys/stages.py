@@ -278,11 +278,15 @@ def _evaluate_inputs(place: Place) -> dict[str, Fingerprint]:
 
 
 def _evaluate_settings(place: Place) -> dict[str, Any]:
+    if place.config.model.retrieves:
+        return {"k": place.ranks_measured()}
     return {"evaluate": place.config.evaluate, "split": _without_paths(place.config.split)}
 
 
 def _evaluate(place: Place) -> Made:
     require_training()
+    if place.config.model.retrieves:
+        return _evaluate_retrieval(place)
     from recsys.evaluation import evaluate
     from recsys.training.loaded import score_dataset
 
@@ -310,6 +314,15 @@ def _evaluate(place: Place) -> Made:
         missing.setdefault(reason, []).append(metric)
     reasons = (f"no {', '.join(metrics)}: {reason}" for reason, metrics in missing.items())
     return Made(int(evaluation.overall["rows"] or 0), (*evaluation.notes, *reasons))
+
+
+def _evaluate_retrieval(place: Place) -> Made:
+    from recsys.training.retrieval_evaluation import evaluate_retrieval
+
+    found = evaluate_retrieval(place.folder("train"), k=place.ranks_measured())
+    with written_aside(place.folder("evaluate"), METRICS_FILE) as folder:
+        found.save(folder)
+    return Made(found.facts["rows"], found.notes)
 
 
 # --- export --------------------------------------------------------------------------------------
@@ -395,7 +408,7 @@ STAGES: dict[str, Stage] = {
             _evaluate_inputs,
             _evaluate_settings,
             _evaluate,
-            ("metrics.json", "slices.parquet"),
+            ("metrics.json", "*.parquet"),
         ),
         Stage(
             "export",

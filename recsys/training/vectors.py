@@ -109,8 +109,12 @@ class Found:
         """Places of the k items that fit each query best, seen ones left out: ``[Q, k]``."""
         return best_items(self.query_vectors, self.item_vectors, k, self.queries.seen)
 
-    def metrics(self, best: NDArray[np.int64], k: Sequence[int]) -> Ranked:
-        """Recall and NDCG of ranked items."""
+    def metrics(
+        self, best: NDArray[np.int64], k: Sequence[int], *, among: NDArray[np.bool_] | None = None
+    ) -> Ranked:
+        """Recall and NDCG of ranked items; ``among`` ``[I]``: of these items of the catalogue alone."""
+        if among is not None:
+            return rank_metrics(best, self.queries.relevant.among(among), k)
         return rank_metrics(best, self.queries.relevant, k, self.queries.unknown)
 
 

@@ -1,0 +1,90 @@
+"""What a retrieval model finds for the queries of some rows, and where that is written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recsys.errors import DataError
+from recsys.evaluation.evaluate import METRICS_FILE
+from recsys.evaluation.retrieval import Ranked
+
+SCHEMA = {
+    "items": pl.String,
+    "k": pl.Int64,
+    "queries": pl.Int64,
+    "recall": pl.Float64,
+    "recall_error": pl.Float64,
+    "ndcg": pl.Float64,
+    "ndcg_error": pl.Float64,
+}
+HEAD_SHARE = 0.2
+"""Items of the head: the most frequent fifth of the catalogue."""
+
+
+@dataclass(frozen=True)
+class RetrievalEvaluation:
+    """Full ranking of the whole catalogue."""
+
+    table: pl.DataFrame
+    """items (``all``, ``head``, ``tail``), k, queries, recall, ndcg (means over queries that were after at
+    least one such item), and the standard error of each mean."""
+    facts: dict[str, int]
+    """rows, queries, items (of the catalogue), head_items, unknown (rows whose item the train rows do not
+    hold; they count as not found)."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def overall(self) -> dict[str, float]:
+        """``recall@k`` and ``ndcg@k`` over all items."""
+        rows = self.table.filter(pl.col("items") == "all").iter_rows(named=True)
+        return {f"{name}@{row['k']}": row[name] for row in rows for name in ("recall", "ndcg")}
+
+    def save(self, folder: Path) -> None:
+        """Write ``metrics.json`` into a folder."""
+        values = {
+            "overall": {**self.facts, **self.overall},
+            "notes": list(self.notes),
+            "facts": self.facts,
+            "table": self.table.to_dicts(),
+        }
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> RetrievalEvaluation:
+        """Read what ``save`` wrote; raises DataError that names the file."""
+        path = Path(folder) / METRICS_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            table = pl.DataFrame(values["table"], schema=SCHEMA)
+            return cls(table, values["facts"], tuple(values["notes"]))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DataError(f"{path}: no such file; write it with 'recsys evaluate'") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not metrics of a retrieval model: {error}") from error
+
+
+def lines_of(items: str, found: Ranked) -> list[dict[str, Any]]:
+    """Lines of the table for one kind of items; None where no query was after one."""
+    return [
+        {
+            "items": items,
+            "k": k,
+            "queries": len(found.queries),
+            **_mean("recall", found.recall[k]),
+            **_mean("ndcg", found.ndcg[k]),
+        }
+        for k in found.recall
+    ]
+
+
+def _mean(name: str, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, float | None]:
+    count = len(values)
+    error = float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+    return {name: float(values.mean()) if count else None, f"{name}_error": error}
