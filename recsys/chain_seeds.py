@@ -15,7 +15,8 @@ from pathlib import Path
 from recsys import ranks
 from recsys.errors import ConfigError
 from recsys.place import FOLDERS, Place
-from recsys.seeds import METRICS, SeedRun, SeedRuns, valid_metrics
+from recsys.results import measured_of
+from recsys.seeds import SeedRun, SeedRuns, valid_metrics
 from recsys.stages import STAGES
 from recsys.upkeep import Outcome, bring_up_to_date, is_up_to_date
 
@@ -80,12 +81,6 @@ def _seeds_there(folder: Path) -> list[int]:
 
 
 def _measured(place: Place) -> SeedRun:
-    test: dict[str, float] = {}
-    if is_up_to_date(STAGES["evaluate"], place):
-        from recsys.evaluation import Evaluation
-
-        overall = Evaluation.load(place.folder("evaluate")).overall
-        known = {name: overall.get(name) for name in METRICS}
-        test = {name: value for name, value in known.items() if value is not None}
+    test = measured_of(place) if is_up_to_date(STAGES["evaluate"], place) else {}
     folder = place.folder("train")
     return SeedRun(place.config.train.seed, folder, valid_metrics(folder), test)

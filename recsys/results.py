@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from recsys.errors import InstallationError
 from recsys.place import PLAN_FILE
 from recsys.progress import say
+from recsys.seeds import METRICS
 from recsys.stage import settings_of
 
 if TYPE_CHECKING:
     from recsys.config import RunConfig
     from recsys.embeddings.plan import Plan
     from recsys.evaluation import Evaluation
+    from recsys.evaluation.retrieval_metrics import RetrievalEvaluation
     from recsys.place import Place
     from recsys.report.run_report import StageTime
     from recsys.seeds import SeedRuns
@@ -55,11 +57,34 @@ def load_references(folder: Path) -> References:
 
 
 def load_evaluation(place: Place) -> Evaluation | None:
-    """Metrics of the test rows, where the run has come that far."""
+    """Metrics of the test rows, where a ranking model's run has come that far."""
     from recsys.evaluation import Evaluation
 
+    if place.config.model.retrieves:
+        return None
     folder = place.folder("evaluate")
     return Evaluation.load(folder) if (folder / "metrics.json").is_file() else None
+
+
+def load_retrieval(place: Place) -> RetrievalEvaluation | None:
+    """The full ranking of the test rows' queries, where a retrieval model's run has come that far."""
+    from recsys.evaluation.retrieval_metrics import RetrievalEvaluation
+
+    if not place.config.model.retrieves:
+        return None
+    folder = place.folder("evaluate")
+    return RetrievalEvaluation.load(folder) if (folder / "metrics.json").is_file() else None
+
+
+def measured_of(place: Place) -> dict[str, float]:
+    """Metrics of the test rows that stand in a table of seeds; the evaluation must be there."""
+    retrieval, evaluation = load_retrieval(place), load_evaluation(place)
+    if retrieval is not None:
+        k = place.config.train.monitor_k
+        return {name: retrieval.overall[f"{name}@{k}"] for name in ("recall", "ndcg")}
+    overall = evaluation.overall if evaluation is not None else {}
+    known = {name: overall.get(name) for name in METRICS}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def load_plan(place: Place) -> Plan | None:
@@ -110,6 +135,7 @@ def write_report(
             report_of(place),
             title=f"{place.config.name}: {place.config.model.name}",
             evaluation=load_evaluation(place) if evaluated else None,
+            retrieval=load_retrieval(place) if evaluated else None,
             curves=read_metrics(place.folder("train")),
             tables=tables,
             gates=None if bundle is None else bundle.gates,

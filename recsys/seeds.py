@@ -12,8 +12,8 @@ from typing import Any, Literal
 from recsys.stage import file_aside
 
 SEEDS_FILE = "seeds.json"
-METRICS = ("auc", "gauc", "logloss", "ne", "calibration")
-"""Metrics of a table of seeds, in its order; validation has the first three."""
+METRICS = ("auc", "gauc", "logloss", "ne", "calibration", "recall", "ndcg")
+"""Metrics of a table of seeds, in its order; retrieval models have the last two, at ``monitor_k``."""
 Part = Literal["valid", "test"]
 PARTS: tuple[Part, ...] = ("valid", "test")
 

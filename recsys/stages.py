@@ -319,9 +319,8 @@ def _evaluate(place: Place) -> Made:
 def _evaluate_retrieval(place: Place) -> Made:
     from recsys.training.retrieval_evaluation import evaluate_retrieval
 
-    found = evaluate_retrieval(place.folder("train"), k=place.ranks_measured())
-    with written_aside(place.folder("evaluate"), METRICS_FILE) as folder:
-        found.save(folder)
+    folder = place.folder("evaluate")
+    found = evaluate_retrieval(place.folder("train"), k=place.ranks_measured(), output=folder)
     return Made(found.facts["rows"], found.notes)
 
 
@@ -408,7 +407,7 @@ STAGES: dict[str, Stage] = {
             _evaluate_inputs,
             _evaluate_settings,
             _evaluate,
-            ("metrics.json", "*.parquet"),
+            ("metrics.json", "slices.parquet"),
         ),
         Stage(
             "export",

@@ -11,7 +11,14 @@ from rich.table import Table
 
 from recsys.place import FOLDERS, Place
 from recsys.progress import size
-from recsys.results import load_bundle, load_evaluation, load_plan, load_references, report_of
+from recsys.results import (
+    load_bundle,
+    load_evaluation,
+    load_plan,
+    load_references,
+    load_retrieval,
+    report_of,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from recsys.doctor import Diagnosis
     from recsys.embeddings.plan import Plan
     from recsys.evaluation import Comparison, Evaluation
+    from recsys.evaluation.retrieval_metrics import RetrievalEvaluation
     from recsys.explanation import Explanation
     from recsys.schema import Schema
     from recsys.seeds import SeedRuns
@@ -297,7 +305,8 @@ def show_run(finished: Finished) -> None:
 
 def _show_seeds(seeds: SeedRuns, console: Console) -> None:
     """Every seed, then mean and standard deviation."""
-    measured = [(part, metric) for part, metric in seeds.measured if metric in ("auc", "gauc", "logloss")]
+    shown = ("auc", "gauc", "logloss", "recall", "ndcg")
+    measured = [(part, metric) for part, metric in seeds.measured if metric in shown]
     table = _table("seed", *(f"#{part} {metric}" for part, metric in measured))
     for run in seeds.runs:
         values = (getattr(run, part).get(metric) for part, metric in measured)
@@ -340,6 +349,9 @@ def show_tuning(found: Tuning, most: int = 20) -> None:
 
 def _quality(place: Place) -> Table:
     """The model beside what can be reached, where that is known."""
+    retrieval = load_retrieval(place)
+    if retrieval is not None:
+        return _ranked(retrieval)
     table = _table("test rows", "#AUC", "#GAUC", "#logloss", "#calibration")
     evaluation = load_evaluation(place)
     if evaluation is not None:
@@ -348,6 +360,15 @@ def _quality(place: Place) -> Table:
         table.add_row(place.config.model.name, *shown)
     for name, metrics in load_references(place.folder("evaluate")).items():
         table.add_row(name, _number(metrics.get("auc")), "", _number(metrics.get("logloss")), "")
+    return table
+
+
+def _ranked(found: RetrievalEvaluation) -> Table:
+    """Recall and NDCG of the whole catalogue, and of its head and tail apart."""
+    table = _table("test rows", "#k", "#queries", "#recall", "#NDCG")
+    for row in found.slices.iter_rows(named=True):
+        numbers = (_number(row[name]) for name in ("recall", "ndcg"))
+        table.add_row(row["items"], str(row["k"]), f"{row['queries']:,}", *numbers)
     return table
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys.errors import DataError
-from recsys.evaluation.evaluate import METRICS_FILE
+from recsys.evaluation.evaluate import METRICS_FILE, SLICES_FILE
 from recsys.evaluation.retrieval import Ranked
 
 SCHEMA = {
@@ -31,7 +31,7 @@ HEAD_SHARE = 0.2
 class RetrievalEvaluation:
     """Full ranking of the whole catalogue."""
 
-    table: pl.DataFrame
+    slices: pl.DataFrame
     """items (``all``, ``head``, ``tail``), k, queries, recall, ndcg (means over queries that were after at
     least one such item), and the standard error of each mean."""
     facts: dict[str, int]
@@ -42,19 +42,20 @@ class RetrievalEvaluation:
     @property
     def overall(self) -> dict[str, float]:
         """``recall@k`` and ``ndcg@k`` over all items."""
-        rows = self.table.filter(pl.col("items") == "all").iter_rows(named=True)
+        rows = self.slices.filter(pl.col("items") == "all").iter_rows(named=True)
         return {f"{name}@{row['k']}": row[name] for row in rows for name in ("recall", "ndcg")}
 
     def save(self, folder: Path) -> None:
-        """Write ``metrics.json`` into a folder."""
+        """Write ``metrics.json`` and ``slices.parquet`` into a folder."""
         values = {
             "overall": {**self.facts, **self.overall},
             "notes": list(self.notes),
             "facts": self.facts,
-            "table": self.table.to_dicts(),
+            "slices": self.slices.to_dicts(),
         }
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+        self.slices.write_parquet(folder / SLICES_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> RetrievalEvaluation:
@@ -62,8 +63,8 @@ class RetrievalEvaluation:
         path = Path(folder) / METRICS_FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            table = pl.DataFrame(values["table"], schema=SCHEMA)
-            return cls(table, values["facts"], tuple(values["notes"]))
+            slices = pl.DataFrame(values["slices"], schema=SCHEMA)
+            return cls(slices, values["facts"], tuple(values["notes"]))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DataError(f"{path}: no such file; write it with 'recsys evaluate'") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -71,7 +72,7 @@ class RetrievalEvaluation:
 
 
 def lines_of(items: str, found: Ranked) -> list[dict[str, Any]]:
-    """Lines of the table for one kind of items; None where no query was after one."""
+    """Lines of the slices for one kind of items; None where no query was after one."""
     return [
         {
             "items": items,

@@ -13,9 +13,11 @@ import polars as pl
 
 from recsys.evaluation import Evaluation
 from recsys.evaluation.doubt import doubtful_auc
+from recsys.evaluation.retrieval_metrics import RetrievalEvaluation
 from recsys.progress import duration, size
 from recsys.report.charts import BLUE, GREEN, ORANGE, PURPLE, calibration_chart, curve_chart
 from recsys.report.page import Field, card, figure, folded, key_figure, notes, page, table
+from recsys.report.retrieval_table import retrieval_header, retrieval_section
 from recsys.report.seeds_table import seeds_section
 from recsys.seeds import SeedRuns
 from recsys.serving.manifest import BundleGates
@@ -40,6 +42,7 @@ class StageTime(NamedTuple):
 class _Facts(NamedTuple):
     title: str
     evaluation: Evaluation | None
+    retrieval: RetrievalEvaluation | None
     curves: pl.DataFrame
     tables: pl.DataFrame | None
     gates: BundleGates | None
@@ -55,6 +58,7 @@ def write_run_report(
     *,
     title: str,
     evaluation: Evaluation | None = None,
+    retrieval: RetrievalEvaluation | None = None,
     curves: pl.DataFrame | Sequence[Mapping[str, Any]] = (),
     tables: pl.DataFrame | None = None,
     gates: BundleGates | None = None,
@@ -67,6 +71,7 @@ def write_run_report(
     """Write one self-contained HTML page; what is not given is left out of it.
 
     Args:
+        evaluation, retrieval: metrics of the test rows, of a ranking or of a retrieval model.
         curves: rows of a run's ``metrics.jsonl``: step, loss, lr_scale, rows_per_second,
             data_wait_share, valid/auc, valid/gauc, valid/logloss.
         tables: ``describe`` of a plan: table, rows, dim, bytes, path, mode; and ``bundle_bytes`` where
@@ -84,6 +89,7 @@ def write_run_report(
     facts = _Facts(
         title,
         evaluation,
+        retrieval,
         curves if isinstance(curves, pl.DataFrame) else _frame(curves),
         tables,
         gates,
@@ -109,8 +115,13 @@ def _body(facts: _Facts) -> Iterator[str]:
             f"({_percent(overall['ctr'])})</p>"
         )
         yield f'<div class="keys">{"".join(_keys(evaluation, references))}</div>'
+    if facts.retrieval is not None:
+        yield from retrieval_header(facts.retrieval)
     yield "</header>"
-    yield notes([*(evaluation.notes if evaluation else ()), *_doubts(facts.curves), *facts.notes])
+    measured = facts.evaluation or facts.retrieval
+    yield notes([*(measured.notes if measured else ()), *_doubts(facts.curves), *facts.notes])
+    if facts.retrieval is not None:
+        yield from _section("Full ranking of the catalogue", retrieval_section(facts.retrieval))
     yield from _section("Beside the references", _references(evaluation, references))
     if facts.seeds is not None:
         yield from _section(f"{len(facts.seeds.runs)} seeds", seeds_section(facts.seeds))
@@ -311,6 +322,15 @@ def _learning(curves: pl.DataFrame, references: References) -> Iterator[tuple[st
         "Open gates",
         curve_chart(curves, {"gates/open_share": ("share of values", ORANGE)}, in_steps=True),
         "Values whose gates are open. After the search they stay, and training begins without the others.",
+    )
+    yield (
+        "Full ranking on validation rows",
+        curve_chart(
+            curves,
+            {"valid/recall": ("recall", BLUE), "valid/ndcg": ("NDCG", GREEN)},
+            best="valid/recall",
+        ),
+        "Circled: the best recall.",
     )
     yield (
         "Learning rate",

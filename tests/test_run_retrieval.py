@@ -1,0 +1,119 @@
+"""The chain of a retrieval model: from a log without labels to metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from recsys.chain import Finished, run
+from recsys.config import parse_config
+from recsys.data.split import split_source
+from recsys.errors import ConfigError, DataError
+from recsys.evaluation.retrieval_metrics import RetrievalEvaluation
+from recsys.place import Place
+from tests.training.retrieval_log import made_log
+
+SETTINGS: dict[str, Any] = {
+    "name": "towers",
+    "data": {
+        "group": "user_id",
+        "columns": {
+            "user_id": {"kind": "categorical", "roles": ["feature", "group"], "side": "user"},
+            "history": {"kind": "sequence", "vocabulary": "item_id", "side": "user"},
+            "hour": {"kind": "numeric", "side": "context"},
+            "item_id": {"kind": "categorical", "side": "item"},
+            "genres": {"kind": "multi", "side": "item"},
+            "price": {"kind": "numeric", "side": "item"},
+        },
+    },
+    "split": {
+        "by": "files",
+        "train": "train.parquet",
+        "valid": {"share": 0.1, "key": ["user_id", "item_id"]},
+        "test": "test.parquet",
+    },
+    "plan": {"embedding_dim": 8},
+    "model": {"name": "two_tower", "temperature": 0.2, "negatives": 16},
+    "train": {"epochs": 3, "batch_size": 128, "monitor": "ndcg", "monitor_k": 5, "device": "cpu"},
+    "evaluate": {"k": [10, 20]},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("towers")
+    made_log(1_500).write_parquet(folder / "train.parquet")
+    made_log(300, seed=1).write_parquet(folder / "test.parquet")
+    (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS))
+    return run(folder / "run.yaml", data=folder, output=folder / "out", until="evaluate")
+
+
+def test_every_stage_but_ranking_is_made(finished: Finished) -> None:
+    assert [outcome.stage for outcome in finished.outcomes] == [
+        *("infer", "prepare", "plan", "train", "evaluate")
+    ]
+    again = run(finished.config, until="evaluate")
+    assert {outcome.state for outcome in again.outcomes} == {"up to date"}
+
+
+def test_evaluation_has_head_and_tail_apart(finished: Finished) -> None:
+    found = RetrievalEvaluation.load(finished.folder / "evaluation")
+    assert found.slices["items"].to_list() == ["all"] * 3 + ["head"] * 3 + ["tail"] * 3
+    assert found.slices["k"].to_list() == [5, 10, 20] * 3
+    assert found.facts["head_items"] == -(-found.facts["items"] // 5)
+    assert 0 < found.overall["recall@5"] < found.overall["recall@20"] < 1
+    page = (finished.folder / "run" / "report.html").read_text()
+    assert "Full ranking of the catalogue" in page
+    assert f"{found.overall['recall@10']:.4f}" in page
+
+
+def test_validation_rows_are_a_share_of_the_train_file(finished: Finished) -> None:
+    place = Place(finished.config)
+    parts = {part: place.parts.lazy(part).collect() for part in ("train", "valid", "test")}
+    assert parts["train"].height + parts["valid"].height == 1_500
+    assert 90 < parts["valid"].height < 220
+    key = ["user_id", "item_id"]
+    assert parts["train"].join(parts["valid"], on=key, how="semi").is_empty()
+    assert place.dataset.manifest.rows == {part: frame.height for part, frame in parts.items()}
+
+
+def test_validation_rows_may_be_left_out(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        made_log(50).write_parquet(tmp_path / f"{part}.parquet")
+    split = parse_config(SETTINGS | {"split": {k: v for k, v in SETTINGS["split"].items() if k != "valid"}})
+    parts = split_source(split.split, None, tmp_path)
+    assert [parts.rows(part) for part in ("train", "valid", "test")] == [50, 0, 50]
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no label": (
+        {"model": {"name": "lr"}, "train": {}},
+        "data.label is missing; model 'lr' learns from rows",
+    ),
+    "wrong metric": ({"train": {"monitor": "auc"}}, "'auc' is not measured of 'two_tower'"),
+    "ranked columns": ({"rank": {"keep": 3}}, "rank: columns are chosen by what they tell about a label"),
+    "no such share": ({"split": SETTINGS["split"] | {"valid": {"share": 1.5, "key": "user_id"}}}, "share"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_run_files_that_make_no_sense(name: str) -> None:
+    changes, message = REFUSED[name]
+    with pytest.raises(ConfigError, match=message):
+        parse_config(SETTINGS | changes)
+
+
+def test_what_a_log_of_positives_cannot_be_asked(tmp_path: Path) -> None:
+    log = made_log(50).with_columns(bought=pl.when(pl.int_range(50) == 9).then(0).otherwise(1))
+    for part in ("train", "test"):
+        log.write_parquet(tmp_path / f"{part}.parquet")
+    labelled = SETTINGS | {"data": SETTINGS["data"] | {"label": "bought"}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(labelled))
+    with pytest.raises(ConfigError, match="rank: columns are ranked by a label"):
+        run(tmp_path / "run.yaml", data=tmp_path, output=tmp_path / "out", until="rank")
+    with pytest.raises(DataError, match=r"row 9: label 'bought' is 0, expected 1 in every row"):
+        run(tmp_path / "run.yaml", data=tmp_path, output=tmp_path / "out", until="prepare")
