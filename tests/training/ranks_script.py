@@ -11,6 +11,7 @@ from pathlib import Path
 from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
+from recsys.gate_settings import GateSettings
 from recsys.training.train import train
 from tests.training.made import made_plan, shared_plan
 from tests.training.retrieval_cases import train_towers
@@ -38,6 +39,8 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         "dense",
     ),
     "shared-autoint-fused-l2_rows": ({"name": "autoint", "layers": 1}, "fused"),
+    "dnn-dense-gates": ({"name": "dnn", "hidden": [16], "batch_norm": True}, "dense"),
+    "shared-dnn-fused-gates": ({"name": "dnn", "hidden": [16], "dropout": 0.0}, "fused"),
 }
 SETTINGS = TrainSettings(
     epochs=12,
@@ -57,9 +60,11 @@ def plan_of(case: str, dataset: Dataset) -> Plan:
 
 
 def settings_of(case: str) -> TrainSettings:
-    """Settings of a case; its name says how tables are regularised."""
+    """Settings of a case; its name says how tables are regularised, and whether there are gates."""
     if case.endswith("l2_rows"):
         return SETTINGS.model_copy(update={"tables": TableOptimizer(l2_rows=2.0, lr=0.005)})
+    if case.endswith("gates"):
+        return SETTINGS.model_copy(update={"gates": GateSettings(epochs=3, lr=0.08, l1=2e-3)})
     return SETTINGS
 
 
