@@ -12,7 +12,7 @@ import polars as pl
 
 from recsys.errors import ConfigError
 from recsys.ranking.codes import Codes
-from recsys.ranking.information import Information
+from recsys.ranking.information import Information, learnable
 from recsys.ranking.pairs import PairCounter, all_pairs
 
 MOST_TRIPLES = 20_000
@@ -30,6 +30,7 @@ SCHEMA = {
     **dict.fromkeys(("p_adjusted", "synergy", "synergy_z", "redundancy", "normalised"), pl.Float64),
     "adds": pl.String,
     "tried": pl.Int64,
+    "learnable": pl.Float64,
 }
 
 
@@ -66,7 +67,8 @@ def combinations(
         ``high``: the smallest of the conditional informations, what the combination adds to its best
         part; ``adds`` the column that adds it; ``p_adjusted``; ``synergy`` and ``synergy_z``: the gain
         beyond what that column tells alone; ``redundancy`` of the pair, null for triples;
-        ``normalised``: share of the label's entropy that the combination tells; ``tried``.
+        ``normalised``: share of the label's entropy that the combination tells; ``tried``;
+        ``learnable``: what of the synergy can be learned from the log's rows.
 
     Raises:
         ConfigError: another order.
@@ -102,20 +104,26 @@ class _Combination:
     synergy: float
     deviation: float
     tried: int
+    sampled: float
+    """Share of the log's rows that were counted."""
 
     @classmethod
     def of(cls, counter: PairCounter, columns: tuple[int, ...], tried: int) -> _Combination:
         """Exact gains of a triple in each direction, of which the smallest counts; of a pair, its one."""
         joint = float(counter.count([columns])[0, 0])
         if len(columns) == 2:
-            gains = dict([counter.gain_of_pair((columns[0], columns[1]))])
-        else:
-            gains = {column: counter.gain(columns, column) for column in columns}
+            pair = counter.gain_of_pair((columns[0], columns[1]))
+            deviation = math.sqrt(pair.synergy_variance)
+            return cls(
+                columns, joint, pair.adds, pair.gain, pair.synergy, deviation, tried, counter.sampled
+            )
+        gains = {column: counter.gain(columns, column) for column in columns}
         least = min(gains, key=lambda column: gains[column].score)
         synergy = min(gain.score - float(counter.scores[column]) for column, gain in gains.items())
         # The column's own luck may add to that of its gain, where cells are small.
         variance = max(gain.sd**2 + float(counter.variances[column]) for column, gain in gains.items())
-        return cls(columns, joint, least, gains[least], synergy, math.sqrt(variance), tried)
+        deviation = math.sqrt(variance)
+        return cls(columns, joint, least, gains[least], synergy, deviation, tried, counter.sampled)
 
     @property
     def surely(self) -> float:
@@ -147,6 +155,7 @@ class _Combination:
             "normalised": self.joint / entropy if entropy > 0 else 0.0,
             "adds": names[self.adds],
             "tried": self.tried,
+            "learnable": float(learnable(np.array(self.synergy), np.array(gain.expected * self.sampled))),
         }
 
 
@@ -165,9 +174,9 @@ def _best_triples(
     every = list(tuples(columns, 2))
     facts = counter.count(every)
     scores, variances = np.zeros((2, len(columns), len(columns)))
-    for (a, b), (score, variance, _, _) in zip(every, facts, strict=True):
+    for (a, b), (score, variance, *_) in zip(every, facts, strict=True):
         scores[a, b], variances[a, b] = score, variance
-    joint, variance, _, nested = counter.count([tuple(triple) for triple in triples.tolist()]).T
+    joint, variance, _, nested, _ = counter.count([tuple(triple) for triple in triples.tolist()]).T
     a, b, c = triples.T
     splits = np.stack([scores[i, j] + counter.scores[k] for i, j, k in ((a, b, c), (a, c, b), (b, c, a))])
     spreads = np.stack(

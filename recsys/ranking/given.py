@@ -72,7 +72,7 @@ def _cap(codes: Codes, known: Sequence[int], found: dict[int, Information]) -> N
     chance = counter.expected_mutual
     widths = np.array(counter.widths)
     for f, information in found.items():
-        joint, variance, together, nested = counter.count([(g, f) for g in known]).T
+        joint, variance, together, nested, _ = counter.count([(g, f) for g in known]).T
         synergy = joint - counter.scores[known] - counter.scores[f]
         free = variance + (1.0 - 2.0 * nested) * (counter.variances[known] + counter.variances[f])
         mutual = counter.entropies[known] + counter.entropies[f] - together - chance[known, f]

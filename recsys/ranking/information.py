@@ -88,6 +88,20 @@ class Chance:
         return self._known
 
 
+def learnable(told: Floats, chance: Floats) -> Floats:
+    """Part of an information beyond chance that is left once it has been learned from these rows.
+
+    A value of n rows whose log odds scatter by τ² adds nτ²/2 to the information, and about 1/2 by
+    chance. Estimated from its rows with the best shrinkage, a share nτ² / (nτ² + 1) of its scatter
+    is known: of the information, told / (told + chance). What is not beyond chance stays as it is.
+
+    Args:
+        told: nats beyond chance; chance: nats that chance gives on the rows that teach, same shape.
+    """
+    share = told / np.maximum(told + np.maximum(chance, 0.0), 1e-300)
+    return np.where(told > 0, told * share, told)
+
+
 @dataclass(frozen=True)
 class Information:
     """What a column tells about the label, in nats, beside what chance would tell."""
@@ -132,6 +146,11 @@ class Information:
         more than such luck.
         """
         return self.score - 3.0 * self.sd
+
+    @property
+    def learnable(self) -> float:
+        """What a model that learns a number per value can be expected to know, see the function."""
+        return float(learnable(np.array(self.ranked), np.array(self.expected)))
 
     @property
     def p(self) -> float:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import DataError
 from recsys.ranking.dealing import dealt
-from recsys.ranking.information import Chance, Information, conditional_information
+from recsys.ranking.information import Chance, Information, conditional_information, learnable
 
 if TYPE_CHECKING:
     from recsys.ranking.codes import Codes
@@ -64,7 +64,8 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
         One line per pair in column order, in nats: ``a``, ``b``, ``joint`` (I(ab;Y) beyond chance),
         ``joint_z``, ``gain``, ``gain_z``, ``synergy`` (joint less both scores: what neither column
         tells alone), ``synergy_z``, ``mutual`` (I(a;b) beyond chance), ``redundancy`` (share of the
-        poorer column's entropy beyond chance that the other one tells: 1 for a copy).
+        poorer column's entropy beyond chance that the other one tells: 1 for a copy), ``learnable``
+        (what of the synergy can be learned from the log's rows, see ``information.learnable``).
     """
     pairs = list(tuples(range(len(codes.names)), 2))
     counter = codes.counter
@@ -73,7 +74,7 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
         threads = len(os.sched_getaffinity(0)) if counter.rows >= THREADED else 1
     with ThreadPoolExecutor(threads) as pool:
         counted = list(pool.map(counter.count, chunks))
-        facts = np.concatenate(counted) if counted else np.zeros((0, 4))
+        facts = np.concatenate(counted) if counted else np.zeros((0, 5))
         found = _scored(counter, np.array(pairs, dtype=np.int64).reshape(-1, 2), facts)
         sure = found.synergy - DOUBTED * np.sqrt(np.maximum(found.synergy_variance, 0.0))
         most = min(CONFIRMED, max(50, (CONFIRMED << 15) // max(counter.rows, 1)))
@@ -81,8 +82,8 @@ def all_pairs(codes: Codes, *, threads: int | None = None) -> pl.DataFrame:
         doubted += _sparse(counter, found.pairs, facts[:, 3], set(doubted))[: min(most, SPARSE)]
         doubted += [line for line, pair in enumerate(pairs) if counter.occurs(pair) and line not in doubted]
         exact = pool.map(counter.gain_of_pair, [pairs[line] for line in doubted])
-        for line, (column, gain) in zip(doubted, exact, strict=True):
-            found.confirm(line, gain, counter.scores[column], counter.variances[column])
+        for line, gain in zip(doubted, exact, strict=True):
+            found.confirm(line, gain, counter.sampled)
     names = np.array(codes.names, dtype=object)
     return found.frame(names[found.pairs[:, 0]].tolist(), names[found.pairs[:, 1]].tolist())
 
@@ -108,17 +109,15 @@ class _Scored:
     synergy_variance: Floats
     mutual: Floats
     redundancy: Floats
+    chance: Floats
+    """What chance gives to the synergy, on all rows of the log."""
 
-    def confirm(self, line: int, gain: Information, score: float, variance: float) -> None:
-        """Put the exact gain and synergy in the place of the screened ones.
-
-        Of what the poorer column adds where the better one is known: the other way round, where a value
-        of the poorer one has few rows, chance would explain much of what a strong column tells.
-        """
+    def confirm(self, line: int, exact: PairGain, sampled: float) -> None:
+        """Put the exact gain and synergy in the place of the screened ones."""
+        gain = exact.gain
         self.gain[line], self.gain_variance[line] = gain.score, gain.sd**2
-        self.synergy[line] = gain.score - score
-        # The column's own luck may add to that of its gain, where cells are small.
-        self.synergy_variance[line] = gain.sd**2 + variance
+        self.synergy[line], self.synergy_variance[line] = exact.synergy, exact.synergy_variance
+        self.chance[line] = gain.expected * sampled
 
     def frame(self, a: list[str], b: list[str]) -> pl.DataFrame:
         return pl.DataFrame(
@@ -133,13 +132,14 @@ class _Scored:
                 "synergy_z": _ratio(self.synergy, self.synergy_variance),
                 "mutual": self.mutual,
                 "redundancy": self.redundancy,
+                "learnable": learnable(self.synergy, self.chance),
             }
         )
 
 
 def _scored(counter: PairCounter, pairs: Ints, facts: Floats) -> _Scored:
     left, right = pairs[:, 0], pairs[:, 1]
-    joint, variance, together, nested = facts.T
+    joint, variance, together, nested, chance_joint = facts.T
     scores, variances, entropies = counter.scores, counter.variances, counter.entropies
     best = np.where(scores[left] >= scores[right], left, right)
     overlap = 1.0 - 2.0 * nested
@@ -158,7 +158,20 @@ def _scored(counter: PairCounter, pairs: Ints, facts: Floats) -> _Scored:
         synergy_variance=variance + overlap * (variances[left] + variances[right]),
         mutual=mutual,
         redundancy=np.clip(share, -1.0, 1.0),
+        chance=np.maximum(chance_joint - counter.expected[best], 0.0) * counter.sampled,
     )
+
+
+@dataclass(frozen=True)
+class PairGain:
+    """What a column adds to another one, exactly, in nats."""
+
+    adds: int
+    """The column that does."""
+    gain: Information
+    synergy: float
+    """The gain beyond what the column tells alone."""
+    synergy_variance: float
 
 
 @dataclass(frozen=True)
@@ -175,7 +188,11 @@ class PairCounter:
     entropies: Floats
     scores: Floats
     variances: Floats
+    expected: Floats
+    """What chance gives to each column ``[F]``."""
     chance: SizeTable
+    sampled: float
+    """Share of the log's rows that these are."""
     occurrences: Mapping[tuple[int, int], NDArray[np.int32]]
     """See ``Codes.occurrences``, by the columns' numbers."""
 
@@ -184,24 +201,33 @@ class PairCounter:
         """Pack the columns of ``codes``, values that do not occur left out."""
         bits = max(1, (codes.classes - 1).bit_length())
         chance = SizeTable(np.bincount(codes.label, minlength=codes.classes))
-        packed, sizes, scores, variances = [], [], [], []
+        packed, sizes, scores = [], [], []
         for column in codes.codes:
             rows = np.bincount(column)
             there = rows > 0
             dense = (np.cumsum(there, dtype=np.int32) - 1)[column]
             both = (dense << bits) | codes.label
             counts = np.bincount(both)
-            score, variance = chance.corrected(rows[there], counts)
             packed.append(both)
             sizes.append(rows[there])
-            scores.append(score)
-            variances.append(variance)
-        entropies = [chance.entropy(rows) for rows in sizes]
-        widths = [len(rows) for rows in sizes]
-        facts = (np.array(entropies), np.array(scores), np.array(variances))
+            scores.append(chance.corrected(rows[there], counts))
+        rows = codes.label.shape[0]
+        corrected = np.array(scores).reshape(-1, 3).T
         at = {name: number for number, name in enumerate(codes.names)}
-        often = {(at[one], at[several]): found for (one, several), found in codes.occurrences.items()}
-        return cls(packed, widths, bits, codes.label.shape[0], sizes, *facts, chance, often)
+        return cls(
+            packed,
+            widths=[len(sizes_of) for sizes_of in sizes],
+            bits=bits,
+            rows=rows,
+            sizes=sizes,
+            entropies=np.array([chance.entropy(sizes_of) for sizes_of in sizes]),
+            scores=corrected[0],
+            variances=corrected[1],
+            expected=corrected[2],
+            chance=chance,
+            sampled=rows / max(codes.rows, rows, 1),
+            occurrences={(at[a], at[b]): often for (a, b), often in codes.occurrences.items()},
+        )
 
     @cached_property
     def expected_mutual(self) -> Floats:
@@ -209,19 +235,20 @@ class PairCounter:
         return expected_mutual(self.sizes, self.rows)
 
     def count(self, tuples: Sequence[tuple[int, ...]]) -> Floats:
-        """Per tuple of columns, in nats, ``[T, 4]``.
+        """Per tuple of columns, in nats, ``[T, 5]``.
 
         Joint score, its variance by chance, joint entropy, and how far the luck of a part is in the
         luck of the tuple: 1 where cells are large (the part's chi-square is a summand of the tuple's),
         0 where each cell is one row; their variances' difference is the one to go by, or their sum.
+        Last, what chance gives.
         """
-        facts = np.zeros((len(tuples), 4))
+        facts = np.zeros((len(tuples), 5))
         for line, columns in enumerate(tuples):
             cells, counts = self.table(*columns)
-            score, variance = self.chance.corrected(cells, counts)
+            score, variance, expected = self.chance.corrected(cells, counts)
             free = (np.count_nonzero(cells) - 1.0) * (self.chance.classes - 1.0)
             nested = min(1.0, variance * 2.0 * self.rows**2 / free) if free > 0 else 1.0
-            facts[line] = score, variance, self.chance.entropy(cells), nested
+            facts[line] = score, variance, self.chance.entropy(cells), nested, expected
         return facts
 
     def table(self, *columns: int) -> tuple[Ints, Ints]:
@@ -253,24 +280,28 @@ class PairCounter:
         """The pair as a column and a list of its vocabulary, where it is one."""
         return next((both for both in (pair, pair[::-1]) if both in self.occurrences), None)
 
-    def gain_of_pair(self, pair: tuple[int, int]) -> tuple[int, Information]:
-        """What one column of a pair adds where the other is known, and which one.
+    def gain_of_pair(self, pair: tuple[int, int]) -> PairGain:
+        """What one column of a pair adds where the other is known.
 
         It is the poorer one that adds: the better one's gain would be dealt within the poorer one's
         values, and where these have few rows, chance would explain much of what a strong column tells.
 
         Of a column and a list of its vocabulary, it is what the list adds by how often the value is in
-        it, where that is more. A list's set of elements hardly occurs twice, so that counting tells
-        nothing of it; that the candidate is in the history is what models of histories learn.
+        it, where more of that can be learned. A list's set of elements hardly occurs twice, so that
+        counting tells nothing of it; that the candidate is in the history is what models of
+        histories learn. All of it is synergy: it takes both columns to count.
         """
         poorer = self.poorest(pair)
         gain = self.gain(pair, poorer)
         both = self.occurs(pair)
-        if both is None:
-            return poorer, gain
-        known, often = self.codes(both[0]), self.occurrences[both].astype(np.int64)
-        found = conditional_information((known, often, self.labels))
-        return (both[1], found) if found.score > gain.score else (poorer, gain)
+        if both is not None:
+            known, often = self.codes(both[0]), self.occurrences[both].astype(np.int64)
+            found = conditional_information((known, often, self.labels))
+            if found.learnable > gain.learnable:
+                return PairGain(both[1], found, found.score, found.sd**2)
+        # The column's own luck may add to that of its gain, where cells are small.
+        variance = gain.sd**2 + float(self.variances[poorer])
+        return PairGain(poorer, gain, gain.score - float(self.scores[poorer]), variance)
 
     def poorest(self, columns: Sequence[int]) -> int:
         """The column that tells least by itself, the first of equals."""
@@ -311,8 +342,8 @@ class SizeTable:
         self.label_entropy = float((self._log[self.rows] - self._label) / max(self.rows, 1))
         self._table = self._facts(np.arange(min(self.rows, DENSE) + 1))
 
-    def corrected(self, cells: Ints, counts: Ints) -> tuple[float, float]:
-        """Score in nats and its variance by chance of a table that covers all rows.
+    def corrected(self, cells: Ints, counts: Ints) -> tuple[float, float, float]:
+        """Score in nats, its variance by chance and what chance gives, of a table that covers all rows.
 
         Args:
             cells: rows per cell; counts: rows per (cell, class); 0 where one does not occur.
@@ -326,7 +357,7 @@ class SizeTable:
         common = sums[5:]
         apart = sums[4] - ((shares * common**2).sum() - (shares * common).sum() ** 2) / rows
         variance = sums[3] * tied + apart * rows / max(rows - 1, 1)
-        return float(mi - sums[1]), max(float(variance), 0.0)
+        return float(mi - sums[1]), max(float(variance), 0.0), float(sums[1])
 
     def entropy(self, cells: Ints) -> float:
         """Entropy of the cells in nats."""

@@ -17,7 +17,7 @@ from recsys.errors import ConfigError
 from recsys.ranking.codes import Codes
 from recsys.ranking.company import ALONE, Company
 from recsys.ranking.given import given
-from recsys.ranking.information import Information
+from recsys.ranking.information import Information, learnable
 from recsys.ranking.sharing import beyond, shared_information, surely
 
 __all__ = ["given", "keep_until_loss", "orders", "within_bytes"]
@@ -55,7 +55,9 @@ def orders(
     - CMIM (Fleuret 2004): greatest smallest information given one of the columns before it.
 
     Scores count less three deviations of chance, and relations less as many as the best of so many
-    pairs reaches by luck, so that luck earns no rank. Shared information is never more than the mutual
+    pairs reaches by luck, so that luck earns no rank; and of both only what can be learned from the rows
+    there are, so that a pair of thousands of small cells does not come before one that tells less
+    but in few. Shared information is never more than the mutual
     information of the two columns beyond luck.
 
     Args:
@@ -66,7 +68,8 @@ def orders(
 
     Returns:
         One line per column in 3MR order: ``column``, ``rank_3mr``, ``rank_jmi``, ``rank_cmim`` (from 1),
-        ``gain`` (nats that it adds to the columns before it), ``alone`` (its own), ``redundant_with``
+        ``gain`` (nats that it adds to the columns before it and that can be learned), ``alone`` (its
+        own), ``redundant_with``
         (a column before it that tells 0.9 of its entropy, or of what it tells about the label; or null),
         ``redundancy`` (share of its entropy that the former, else the closest column, tells),
         ``works_with`` (the columns whose company ``gain`` counts on, or null).
@@ -193,7 +196,7 @@ class _Facts:
     @classmethod
     def of(cls, codes: Codes, pairs: pl.DataFrame, singles: Mapping[str, Information]) -> _Facts:
         index = {name: number for number, name in enumerate(codes.names)}
-        scores = np.array([singles[name].ranked for name in codes.names])
+        scores = np.array([singles[name].learnable for name in codes.names])
         columns = len(codes.names)
         shared, relation, share = (np.zeros((columns, columns)) for _ in range(3))
         picked = pairs.filter(pl.col("a").is_in(codes.names) & pl.col("b").is_in(codes.names))
@@ -209,15 +212,18 @@ class _Facts:
         shared[a, b] = shared[b, a] = shared_information(
             surely(synergy, free, 3.0), mutual, widths[both], rows
         )
-        relation[a, b] = relation[b, a] = np.maximum(surely(synergy, free, luck), 0.0)
+        sure = np.maximum(surely(synergy, free, luck), 0.0)
+        relation[a, b] = relation[b, a] = sure * _part(picked["learnable"].to_numpy(), synergy)
         # The pair's own share is of the poorer column; the richer one's follows from the entropies.
-        chance = counter.expected_mutual[a, b]
+        by_chance = counter.expected_mutual[a, b]
         real = np.where(beyond(mutual, widths[both], rows) > 0, mutual, 0.0)
         for one, other in ((a, b), (b, a)):
-            room = counter.entropies[other] - chance
+            room = counter.entropies[other] - by_chance
             share[one, other] = np.where(room > 1e-9, np.clip(real / np.maximum(room, 1e-9), 0.0, 1.0), 0.0)
         plain = np.array([singles[name].score for name in codes.names])
-        shared[a, b] = shared[b, a] = _bounded(
+        chance = np.array([singles[name].expected for name in codes.names])
+        known = _part(learnable(plain, chance), plain)
+        shared[a, b] = shared[b, a] = np.minimum(known[a], known[b]) * _bounded(
             shared[a, b],
             np.minimum(plain[a], plain[b]),
             np.maximum(share[a, b] * plain[b], share[b, a] * plain[a]),
@@ -226,17 +232,22 @@ class _Facts:
         return cls(scores, shared, relation, share)
 
 
+def _part(part: Floats, whole: Floats) -> Floats:
+    """Share of the whole, 0 to 1; 0 where the whole is none."""
+    return np.where(whole > 0, np.clip(part / np.where(whole > 0, whole, 1.0), 0.0, 1.0), 0.0)
+
+
 def _triples(
     names: Sequence[str], relation: Floats, triples: pl.DataFrame | None
 ) -> dict[tuple[int, ...], float]:
-    """What three columns tell beyond what pairs of them do, less three deviations."""
+    """What can be learned of three columns beyond what pairs of them tell, less three deviations."""
     if triples is None:
         return {}
     index = {name: number for number, name in enumerate(names)}
     found = {}
     for line in triples.drop_nulls("c").iter_rows(named=True):
         three = tuple(sorted(index[line[part]] for part in ("a", "b", "c")))
-        sure = line["synergy"] * (1.0 - 3.0 / line["synergy_z"]) if line["synergy_z"] > 3.0 else 0.0
+        sure = line["learnable"] * (1.0 - 3.0 / line["synergy_z"]) if line["synergy_z"] > 3.0 else 0.0
         found[three] = sure - float(relation[np.ix_(three, three)].sum()) / 2
     return {three: nats for three, nats in found.items() if nats > 0}
 

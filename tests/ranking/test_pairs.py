@@ -180,7 +180,8 @@ def test_the_table_over_sizes_agrees_with_the_exact_sums() -> None:
     y = (generator.random(300_000) < 0.03).astype(np.int64)
     exact = information(table(x, y))
     counts = table(x, y)
-    score, variance = SizeTable(np.bincount(y)).corrected(counts.sum(axis=1), counts.ravel())
+    score, variance, chance = SizeTable(np.bincount(y)).corrected(counts.sum(axis=1), counts.ravel())
+    assert chance == pytest.approx(exact.expected, rel=1e-6)
     assert score == pytest.approx(exact.score, abs=1e-6 * exact.expected)
     assert np.sqrt(variance) == pytest.approx(exact.sd, rel=1e-5)
 
