@@ -19,6 +19,7 @@ from recsys.embeddings.plan import MOST_LOOKUPS, ServeDtype, UpdatePath, Vocabul
 from recsys.errors import ConfigError, did_you_mean
 from recsys.gate_settings import GateSettings
 from recsys.schema import Kind, Role, Side, Transform, ValueType
+from recsys.sparsity_settings import SparsitySettings
 from recsys.strict_yaml import parse_yaml, read_yaml
 from recsys.tune_settings import TuneSettings
 
@@ -352,6 +353,21 @@ class TrainSettings(Section):
     """Gradient norm limit of the dense part."""
     gates: GateSettings = GateSettings()
     """A search for the values that are not worth their vectors, before training without them (OptFS)."""
+    sparsity: SparsitySettings | None = None
+    """Keep a share of the weights only; without it, all."""
+
+    @model_validator(mode="after")
+    def _sparse_alone(self) -> Self:
+        if self.sparsity is not None and self.gates.epochs:
+            raise ValueError(
+                "gates and sparsity both choose values; set gates.epochs to 0 or leave sparsity out"
+            )
+        sparse = self.sparsity is not None and self.sparsity.tables_density < 1
+        if sparse and self.tables.l2_rows:
+            raise ValueError(
+                "tables.l2_rows needs a row per value; set sparsity.tables to 1, or use tables.l2"
+            )
+        return self
 
 
 class EvaluateSettings(Section):

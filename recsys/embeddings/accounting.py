@@ -52,6 +52,7 @@ def collisions(plan: Plan) -> pl.DataFrame:
         together = [plan.vocabularies[reader] for reader in readers[info.table]]
         others = [plan.vocabularies[reader] for reader in readers[info.table] if reader != name]
         pairs = values * (values - 1) / 2
+        apart = info.mode in ("full", "pool")
         line = {
             "vocabulary": name,
             "mode": info.mode,
@@ -60,9 +61,9 @@ def collisions(plan: Plan) -> pl.DataFrame:
             "width": info.lookups * plan.tables[info.table].dim,
             "values": info.size,
             "rows_per_value": plan.tables[info.table].rows / sum(one.size for one in together),
-            "within": 0.0 if info.mode == "full" else pairs / rows,
-            "alike": 0.0 if info.mode == "full" else pairs / float(rows) ** info.lookups,
-            "between": values * sum(other.size * other.lookups for other in others) / rows,
+            "within": 0.0 if apart else pairs / rows,
+            "alike": 0.0 if apart else pairs / float(rows) ** info.lookups,
+            "between": 0.0 if apart else values * sum(o.size * o.lookups for o in others) / rows,
         }
         lines.append(line)
     floats = ("rows_per_value", "within", "alike", "between")

@@ -14,6 +14,7 @@ from torch import Tensor
 from recsys.data.batch import Batch
 from recsys.data.dataset import Feature
 from recsys.embeddings.plan import Plan
+from recsys.embeddings.pool import pool_starts
 from recsys.errors import DataError, PlanError
 
 
@@ -29,7 +30,9 @@ class Source:
     lookups: int
     """Rows of an id, K."""
     rows: NDArray[np.int64] | None
-    """Rows of every id, ``[size, K]``; None where the row is the id."""
+    """Rows of every id, ``[size, K]``; None where the row is the id, or has its place in a pool."""
+    start: int = 0
+    """First place of the vocabulary, where its table is a pool."""
 
     @classmethod
     def of(cls, feature: Feature, plan: Plan, row_maps: Mapping[str, NDArray[np.int64] | Tensor]) -> Source:
@@ -43,6 +46,9 @@ class Source:
         name = plan.features[feature.name]
         vocabulary = plan.vocabularies[name]
         table_rows = plan.tables[vocabulary.table].rows
+        if vocabulary.mode == "pool":
+            start = pool_starts(plan, vocabulary.table)[name]
+            return cls(feature, name, vocabulary.table, vocabulary.size, vocabulary.lookups, None, start)
         given = row_maps.get(name)
         if given is None:
             if vocabulary.mode != "full":
@@ -70,7 +76,7 @@ class Source:
         return cls(feature, name, vocabulary.table, vocabulary.size, lookups, rows)
 
     def write(self, ids: NDArray[np.int64], out: NDArray[np.int64], batch: int) -> None:
-        """Write the table rows of ids ``[n]`` to ``out`` ``[n, K]``.
+        """Write the table rows of ids ``[n]`` to ``out`` ``[n, K]``; of a pool, the places.
 
         Raises:
             DataError: an id is not one of the vocabulary's.
@@ -83,7 +89,8 @@ class Source:
                 "do not belong together: redo 'recsys prepare' and 'recsys plan'"
             )
         if self.rows is None:
-            out[:, 0] = ids
+            for lookup in range(self.lookups):
+                np.add(ids * self.lookups, self.start + lookup, out=out[:, lookup])
         else:
             np.take(self.rows, ids, axis=0, out=out, mode="clip")
 

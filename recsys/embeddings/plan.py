@@ -17,6 +17,7 @@ from recsys.errors import PlanError
 
 UpdatePath = Literal["dense", "fused"]
 VocabularyMode = Literal["full", "hash", "unified"]
+PlannedMode = Literal["full", "hash", "unified", "pool"]
 ServeDtype = Literal["float32", "float16", "int8", "int4"]
 
 MOST_LOOKUPS = 16
@@ -40,9 +41,10 @@ class VocabularyPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    mode: VocabularyMode
+    mode: PlannedMode
     """``full``: row = id. ``hash``: rows = hashes of the value's key; several values share a row.
-    ``unified``: the same in a table that several vocabularies share."""
+    ``unified``: the same in a table that several vocabularies share. ``pool``: a table of fewer rows than
+    values, which training deals to those that are worth one; the others' vectors are zeros."""
     table: str
     lookups: int = Field(default=1, ge=1, le=MOST_LOOKUPS)
     """Rows whose vectors, side by side, are a value's vector."""

@@ -18,7 +18,8 @@ from recsys.errors import PlanError, did_you_mean
 
 
 def table_rows(plan: Plan, dataset: Dataset, vocabulary: str) -> NDArray[np.int64] | None:
-    """Row of every id, ``[size]``; with K > 1 lookups ``[size, K]``; None where the row is the id itself.
+    """Row of every id, ``[size]``; with K > 1 lookups ``[size, K]``; None where the row is the id itself,
+    or training's to deal (mode ``pool``).
 
     Raises PlanError when the plan was made for other values.
     """
@@ -33,7 +34,7 @@ def table_rows(plan: Plan, dataset: Dataset, vocabulary: str) -> NDArray[np.int6
             f"vocabulary {vocabulary!r}: planned for {planned.size} ids, {dataset.folder} has {size}; "
             "redo 'recsys plan'"
         )
-    if planned.mode == "full":
+    if planned.mode in ("full", "pool"):
         return None
     keys = dataset.values(vocabulary, ("key",))["key"].to_numpy()
     table = plan.tables[planned.table].rows

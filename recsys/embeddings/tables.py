@@ -24,6 +24,7 @@ from recsys.embeddings.gates import Gates
 from recsys.embeddings.initial import initial_rows
 from recsys.embeddings.lookup import Bags, DeviceBatch, Source, Stream, numbers_of, to_device
 from recsys.embeddings.plan import Plan
+from recsys.embeddings.pool import Pool
 from recsys.embeddings.sharding import ShardedTables, TableShard
 from recsys.errors import CheckpointError
 from recsys.models.inputs import Inputs
@@ -92,20 +93,25 @@ class Tables(nn.Module):
             for name, table in plan.tables.items()
             if name in used
         }
+        pooled = {info.table for info in plan.vocabularies.values() if info.mode == "pool"}
+        self.pools = {name: Pool(plan, name, self.device) for name in self._shards if name in pooled}
+        """The tables whose rows are dealt to places, by name."""
         self._build(sources, fused_lr)
         self._draw(seed, init_std, plan.shared_tables)
 
     def _build(self, sources: Sequence[Source], fused_lr: float) -> None:
-        """Deal tables into collections: one per table with lists, one per kernel of the others."""
+        """Deal tables into collections: one per pool or table with lists, one per kernel of the others."""
         users: dict[str, list[Source]] = {name: [] for name in self._shards}
         for source in sources:
             users[source.table].append(source)
         dealt: dict[tuple[bool, str], list[str]] = {}
         for name, shard in self._shards.items():
             ragged = any(source.feature.kind != "categorical" for source in users[name])
-            kind = f"table {name}" if ragged else f"{shard.path} {shard.lr_factor}"
+            alone = ragged or name in self.pools
+            kind = f"table {name}" if alone else f"{shard.path} {shard.lr_factor}"
             dealt.setdefault((ragged, kind), []).append(name)
         self._streams: list[Stream] = []
+        self._stream_pools: list[Pool | None] = []
         self._collections: list[ShardedTables] = []
         self._home: dict[str, ShardedTables] = {}
         for (ragged, _), names in dealt.items():
@@ -117,6 +123,7 @@ class Tables(nn.Module):
                 fused_lr=fused_lr,
             )
             self._streams.append(Stream(tuple(s for name in names for s in users[name]), ragged))
+            self._stream_pools.append(self.pools.get(names[0]))
             self._collections.append(collection)
             self._home.update(dict.fromkeys(names, collection))
         self.collections = nn.ModuleList(self._collections)
@@ -165,9 +172,9 @@ class Tables(nn.Module):
             for stream, rows in zip(self._streams, batch.streams, strict=True)
         ]
         started = [
-            collection.lookup(rows, stride)
-            for collection, rows, stride in zip(
-                self._collections, batch.streams, self._strides(counts), strict=True
+            collection.lookup(rows if pool is None else pool.rows_of(rows), stride)
+            for collection, rows, stride, pool in zip(
+                self._collections, batch.streams, self._strides(counts), self._stream_pools, strict=True
             )
         ]
         outputs = [
@@ -177,9 +184,14 @@ class Tables(nn.Module):
             outputs = list(_Together.apply(*outputs))  # type: ignore[no-untyped-call]
         vectors: dict[str, Tensor] = {}
         joined: Tensor | None = None
-        for stream, output, count in zip(self._streams, outputs, counts, strict=True):
+        looked_up = zip(batch.streams, self._stream_pools, strict=True)
+        for stream, output, count, (rows, pool) in zip(
+            self._streams, outputs, counts, looked_up, strict=True
+        ):
             # A slice of everything would still copy the whole gradient in backward.
             held = output if output.shape[0] == count else output[:count]
+            if pool is not None:
+                pool.watch(rows, held)
             vectors.update(self._cut(stream, held, batch))
             if self._holds_all_fields(stream):
                 joined = held
@@ -310,6 +322,11 @@ class Tables(nn.Module):
             shape=torch.Size([shard.rows, *part.shape[1:]]),
             stride=(*part.shape[1:], 1),
         )
+
+    def rows_here(self, table: str, rows: Tensor) -> Tensor:
+        """Of these rows of a table, those that this process holds, as numbers within its part."""
+        part = self._shards[table].part
+        return rows[(rows >= part.start) & (rows < part.stop)] - part.start
 
     def state(self) -> dict[str, DTensor]:
         """What learning changes, by ``TABLE.weight`` and for fused tables ``TABLE.accumulator``.

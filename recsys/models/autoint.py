@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.interacting import InteractingLayers, Residual
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig, Widths
+from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
 
 
 class AutoIntConfig(ModelConfig):
@@ -127,6 +127,7 @@ class AutoIntPlus(AutoInt):
     """AutoInt+ (Song et al. 2019, section 5.4): the logits of AutoInt and of a perceptron, summed."""
 
     Config = AutoIntPlusConfig
+    PERCEPTRONS: ClassVar[Perceptrons] = {"mlp": "mlp_head.linear"}
 
 
 class FieldAttention(EvenWidths):

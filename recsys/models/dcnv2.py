@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.linear import Linear
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig, Widths
+from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
 
 
 class DCNv2Config(ModelConfig):
@@ -46,6 +46,7 @@ class DCNv2(nn.Module):
     """
 
     Config = DCNv2Config
+    PERCEPTRONS: ClassVar[Perceptrons] = {"mlp": "head.linear"}
 
     def __init__(self, config: DCNv2Config, layout: Layout, *, generator: torch.Generator) -> None:
         super().__init__()

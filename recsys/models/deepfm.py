@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from recsys.models.fm import FactorPairs, Factors
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig, Widths
+from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
 
 
 class DeepFMConfig(ModelConfig):
@@ -46,6 +48,7 @@ class DeepFM(nn.Module):
     """
 
     Config = DeepFMConfig
+    PERCEPTRONS: ClassVar[Perceptrons] = {"mlp": "head.linear"}
 
     def __init__(self, config: DeepFMConfig, layout: Layout, *, generator: torch.Generator) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from recsys.models.fields import FieldVectors, beside
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig, Widths
+from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
 
 
 class DINConfig(ModelConfig):
@@ -57,6 +57,7 @@ class DIN(nn.Module):
     """
 
     Config = DINConfig
+    PERCEPTRONS: ClassVar[Perceptrons] = {"mlp": "head.linear"}
 
     def __init__(self, config: DINConfig, layout: Layout, *, generator: torch.Generator) -> None:
         super().__init__()

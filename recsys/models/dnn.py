@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from recsys.models.fields import FieldVectors
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig, Widths
+from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
 
 
 class DNNConfig(ModelConfig):
@@ -38,6 +40,7 @@ class DNN(nn.Module):
     """
 
     Config = DNNConfig
+    PERCEPTRONS: ClassVar[Perceptrons] = {"mlp": "head.linear"}
 
     def __init__(self, config: DNNConfig, layout: Layout, *, generator: torch.Generator) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -15,7 +16,7 @@ from recsys.models.initialise import initialise, xavier_normal
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.linear import Linear, Precision, product
 from recsys.models.mlp import MLP, Head
-from recsys.models.options import Activation, ModelConfig, Widths
+from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
 
 
 class FinalMLPConfig(ModelConfig):
@@ -74,6 +75,7 @@ class FinalMLP(nn.Module):
     """
 
     Config = FinalMLPConfig
+    PERCEPTRONS: ClassVar[Perceptrons] = {"streams.0": None, "streams.1": None}
 
     def __init__(self, config: FinalMLPConfig, layout: Layout, *, generator: torch.Generator) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,6 +12,9 @@ from recsys.config import Section
 Activation = Literal["relu", "dice"]
 Widths = tuple[Annotated[int, Field(ge=1)], ...]
 """Width of each layer."""
+Perceptrons = Mapping[str, str | None]
+"""Perceptrons of a model that can lose hidden units: name of the module → that of the matrix whose last
+columns read it; None where the last layer has to keep its width."""
 
 
 class ModelConfig(Section):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.data.dataset import NumericEncoder, Part
-from recsys.embeddings.plan import Plan, ServeDtype, VocabularyMode
+from recsys.embeddings.plan import Plan, PlannedMode, ServeDtype
 from recsys.errors import BundleError
 from recsys.schema import Kind, Schema, Side, ValueType
 
@@ -59,7 +59,7 @@ class BundleVocabulary(_Part):
 
     type: ValueType
     table: str
-    mode: VocabularyMode
+    mode: PlannedMode
     size: int
     """Number of ids, the missing and the unseen value included."""
     missing_row: int | tuple[int, ...]
@@ -223,7 +223,8 @@ def version_for(plan: Plan, *, gated: bool = False) -> int:
     """The oldest version of the bundle format whose readers understand a plan's bundle."""
     if gated:
         return 3
-    several = any(info.lookups > 1 or info.mode == "unified" for info in plan.vocabularies.values())
+    shared = ("unified", "pool")
+    several = any(info.lookups > 1 or info.mode in shared for info in plan.vocabularies.values())
     return 2 if several else 1
 
 

@@ -69,6 +69,8 @@ class Trained:
     """Raw rows for the self-test, in the schema's types."""
     sample_scores: NDArray[np.float32]
     """The trained model's own probabilities of them."""
+    row_maps: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Rows of every id of pooled vocabularies, ``[size]`` or ``[size, lookups]``; row 0 is nobody's."""
     model: Mapping[str, Any] = field(default_factory=dict)
     """Name and options, for people."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -108,8 +110,15 @@ def write_bundle(
         vocabularies, described = _write_vocabularies(trained, folder, maps)
         trained.write_dense(folder / DENSE_FILE)
         for name in embeddings:
-            vectors = folder / "embeddings"
-            save_embeddings(trained.dataset, trained.plan, trained.tables, name, vectors, trained.gates)
+            save_embeddings(
+                trained.dataset,
+                trained.plan,
+                trained.tables,
+                name,
+                folder / "embeddings",
+                trained.gates,
+                trained.row_maps,
+            )
         manifest = trained.dataset.manifest
         scorer = Scorer(
             schema=manifest.schema_,
@@ -187,7 +196,7 @@ def _shipped(
                 f"table {name!r}: planned {planned.rows} × {planned.dim}, found {found}; "
                 "the plan and the checkpoint do not belong together"
             )
-    maps = row_maps(trained.plan, trained.dataset)
+    maps = {**row_maps(trained.plan, trained.dataset), **trained.row_maps}
     if trained.gates is None:
         return trained.tables, maps
     kept = open_values.kept(trained.plan, trained.tables, maps, trained.gates)
@@ -223,6 +232,9 @@ def _write_vocabularies(
         values = trained.dataset.values(name)
         values = values.filter(open_values.listed(trained.gates, name, values["id"].to_numpy()))
         row_of = maps.get(name, np.arange(planned.size))
+        if planned.mode == "pool":  # a value without rows reads as an unseen one does: zeros
+            rows = row_of[values["id"].to_numpy()].reshape(values.height, -1)
+            values = values.filter(pl.Series((rows != 0).any(axis=1)))
         keys = values["key"].to_numpy()
         order = np.argsort(keys)
         vocabulary = Vocabulary(

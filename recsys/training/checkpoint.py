@@ -136,6 +136,16 @@ def read_state(checkpoint: Path) -> CheckpointState:
         raise CheckpointError(f"{path}: not a readable checkpoint state: {error}") from error
 
 
+def saved_shapes(checkpoint: Path) -> dict[str, tuple[int, ...] | None]:
+    """Shape of every tensor of a checkpoint by key, None of other values; raises CheckpointError."""
+    try:
+        saved = FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint}: its metadata cannot be read: {error}") from error
+    sizes = {key: getattr(entry, "size", None) for key, entry in saved.items()}
+    return {key: None if size is None else tuple(size) for key, size in sizes.items()}
+
+
 def load_tensors(checkpoint: Path, into: Mapping[str, Tensor], *, allow_unused: bool = False) -> None:
     """Fill the given tensors in place from a checkpoint.
 
@@ -148,10 +158,7 @@ def load_tensors(checkpoint: Path, into: Mapping[str, Tensor], *, allow_unused: 
     Raises:
         CheckpointError: the checkpoint is damaged, or its keys or shapes are not those asked for.
     """
-    try:
-        saved = FileSystemReader(checkpoint).read_metadata().state_dict_metadata
-    except Exception as error:
-        raise CheckpointError(f"{checkpoint}: its metadata cannot be read: {error}") from error
+    saved = saved_shapes(checkpoint)
     missing = sorted(set(into) - set(saved))
     unused = [] if allow_unused else sorted(set(saved) - set(into))
     if missing or unused:
@@ -160,11 +167,9 @@ def load_tensors(checkpoint: Path, into: Mapping[str, Tensor], *, allow_unused: 
             f"unknown here: {unused or 'none'}"
         )
     for key, tensor in into.items():
-        size = getattr(saved[key], "size", None)
-        if size is not None and tuple(size) != tuple(tensor.shape):
-            raise CheckpointError(
-                f"{checkpoint}: {key} has shape {tuple(size)}, expected {tuple(tensor.shape)}"
-            )
+        size = saved[key]
+        if size is not None and size != tuple(tensor.shape):
+            raise CheckpointError(f"{checkpoint}: {key} has shape {size}, expected {tuple(tensor.shape)}")
     try:
         with _torch_notices_silenced():
             state_dict_loader.load(dict(into), checkpoint_id=checkpoint)

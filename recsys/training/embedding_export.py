@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +26,13 @@ def save_embeddings(
     feature: str,
     folder: Path,
     gates: OpenValues | None = None,
+    dealt: Mapping[str, NDArray[np.int64]] = MappingProxyType({}),
 ) -> Path:
     """Write the trained float32 vectors of every known value of a feature; returns the Parquet's path.
 
     The vectors of several lookups stand side by side, as the model reads them. Where there are gates, they
-    are multiplied by them, and values whose gates are closed are left out.
+    are multiplied by them, and values whose gates are closed are left out. ``dealt`` holds the rows of
+    every id of pooled vocabularies; a value without a row has zeros.
 
     ``FEATURE.parquet``: ``id`` (raw value), ``embedding`` (fixed-size list of float32). Most frequent
     train value first. ``FEATURE.safetensors``, rows in the same order: ``embedding`` ``[N, D]``,
@@ -42,7 +45,7 @@ def save_embeddings(
         )
     vocabulary = plan.features[feature]
     weights = tables[plan.table_of(feature)]
-    rows = table_rows(plan, dataset, vocabulary)
+    rows = dealt[vocabulary] if vocabulary in dealt else table_rows(plan, dataset, vocabulary)
     values = dataset.values(vocabulary, ("id", "value", "key"))
     width = plan.width_of(feature)
 

@@ -84,6 +84,7 @@ def _parts(trained: TrainedModel, metrics: Mapping[str, Any]) -> Trained:
         write_dense=lambda path: export_onnx(trained.model, trained.layout, path),
         sample=sample,
         sample_scores=score_raw(run.folder, sample),
+        row_maps=trained.row_maps,
         model={"name": run.file.model, **run.file.options},
         metrics=metrics,
         gates=trained.gates,

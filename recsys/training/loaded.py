@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,12 @@ from recsys.embeddings.tables import Tables
 from recsys.errors import CheckpointError
 from recsys.models import build_model
 from recsys.models.inputs import Layout
-from recsys.training.checkpoint import Checkpoints, load_tensors, read_state
+from recsys.training.checkpoint import Checkpoints, load_tensors, read_state, saved_shapes
 from recsys.training.distributed import distributed
 from recsys.training.layout import layout_of
 from recsys.training.run_folder import Run
 from recsys.training.scoring import score_part
-from recsys.training.state import weight_tensors
+from recsys.training.state import fit_model, weight_tensors
 from recsys.training.tables_of import build_tables
 
 
@@ -40,6 +40,8 @@ class TrainedModel:
     """Table name → weights ``[rows, dim]``."""
     gates: OpenValues | None = None
     """Which values are open; None without gates."""
+    row_maps: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Pooled vocabulary → rows of every id."""
 
 
 def load_trained(folder: str | Path) -> TrainedModel:
@@ -58,7 +60,9 @@ def load_trained(folder: str | Path) -> TrainedModel:
                 "on with 'recsys train --resume' and a larger train.max_steps"
             )
         gates = None if tables.gates is None else tables.gates.open_values()
-    return TrainedModel(run, dataset, layout, model, weights, gates)
+        dealt = [pool.row_maps() for pool in tables.pools.values()]
+    maps = {name: rows for each in dealt for name, rows in each.items()}
+    return TrainedModel(run, dataset, layout, model, weights, gates, maps)
 
 
 def score_dataset(folder: str | Path, part: Part, dataset: Dataset | None = None) -> NDArray[np.float32]:
@@ -95,5 +99,6 @@ def opened_run(run: Run) -> Iterator[tuple[Dataset, Layout, nn.Module, Tables]]:
         plan, saved = run.plan.fingerprint(), read_state(checkpoint).plan_fingerprint
         if saved != plan:
             raise CheckpointError(f"{checkpoint} was made with plan {saved}, run.json has {plan}")
+        fit_model(model, saved_shapes(checkpoint))
         load_tensors(checkpoint, weight_tensors(model, tables), allow_unused=True)
         yield dataset, layout, model.eval(), tables

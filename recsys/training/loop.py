@@ -32,6 +32,7 @@ from recsys.training.objective import Objective
 from recsys.training.optimisers import Optimisers
 from recsys.training.record import Recorder
 from recsys.training.row_l2 import LookedUp
+from recsys.training.sparsity.sparsity import Sparsity
 from recsys.training.state import run_tensors
 
 Evaluate = Callable[[], dict[str, float]]
@@ -110,6 +111,7 @@ class Trainer:
         on_step: called with the rows of each step, for progress.
         watch: called after each evaluation; may end the training.
         search: comes before the first epoch, where tables have gates.
+        sparsity: what is kept of the model, where not all of it is.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Trainer:
         on_step: Callable[[int], object] = lambda rows: None,
         watch: Watch | None = None,
         search: GateSearch | None = None,
+        sparsity: Sparsity | None = None,
     ) -> None:
         self.model, self.tables, self.optimisers = model, tables, optimisers
         self.position = Position()
@@ -148,6 +151,7 @@ class Trainer:
         self._on_step = on_step
         self._watch = watch
         self._search = search
+        self._sparsity = sparsity
         self._world = dist.get_world_size()
         self._meter = Meter()
         self._evaluated_at: int | None = None
@@ -241,7 +245,11 @@ class Trainer:
         loss = losses / batch.global_rows
         loss.backward()  # type: ignore[no-untyped-call]
         loss, stopping = self._sum_over_ranks(loss.detach(), stop)
+        if self._sparsity is not None:
+            self._sparsity.observe()
         self.optimisers.step(looked_up)
+        if self._sparsity is not None:
+            self._sparsity.restrain()
         meter = self._meter
         self.rows += batch.global_rows
         meter.losses.append((batch.index, loss))
@@ -256,7 +264,7 @@ class Trainer:
         """All-reduce dense gradients, the loss and the wish to stop in one message."""
         if self._world == 1:
             return loss, stop
-        parameters = self.optimisers.summed
+        parameters = [*self.optimisers.summed, *(self._sparsity.measured if self._sparsity else ())]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         extra = torch.stack([loss, loss.new_tensor(float(stop))])
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients] + [extra])
@@ -271,6 +279,7 @@ class Trainer:
         """Record, evaluate, save and stop where they are due."""
         step, settings = self.position.step, self._settings
         self._on_step(batch.global_rows)
+        self._update_sparsity()
         due = step % settings.evaluate_every == 0 if settings.evaluate_every else epoch_ended
         save_due = step % settings.checkpoint_every == 0 if settings.checkpoint_every else due
         if step % settings.log_every == 0 or due or save_due or stopping:
@@ -284,6 +293,13 @@ class Trainer:
             raise Interrupted(
                 f"stopped at step {step}; saved in {self._checkpoints.folder}. Go on with --resume"
             )
+
+    def _update_sparsity(self) -> None:
+        """Change what is kept of the model where that is due, and record it."""
+        position = self.position
+        densities = None if self._sparsity is None else self._sparsity.update(position.step)
+        if densities is not None and self.recorder is not None:
+            self.recorder.write(position.step, {"epoch": position.epoch, **densities})
 
     def _log(self) -> None:
         """Write a line of the record, and refuse to go on from a loss that is not finite."""
@@ -343,6 +359,8 @@ class Trainer:
         if value is None:
             position.best_step = position.step
             return True
+        if self._sparsity is not None and not self._sparsity.is_settled(position.step):
+            return False
         improved = self._judge(value)
         reason = None if self._watch is None else self._watch(position.step, value)
         if reason is not None and position.finished is None:
@@ -404,5 +422,5 @@ class Trainer:
         plan, settings = self._identity
         state = CheckpointState(position=self.position, plan_fingerprint=plan, settings=settings)
         return self._checkpoints.save(
-            run_tensors(self.model, self.tables, self.optimisers), state, best=best
+            run_tensors(self.model, self.tables, self.optimisers, self._sparsity), state, best=best
         )

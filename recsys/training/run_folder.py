@@ -57,6 +57,8 @@ class RunFile(BaseModel):
     def identity(self) -> str:
         """Canonical JSON of the settings that must not change between a checkpoint and its resume."""
         train = self.train.model_dump(mode="json", exclude=_MAY_CHANGE)
+        if train["sparsity"] is None:  # as checkpoints say that are older than the setting
+            del train["sparsity"]
         values = {"model": self.model, **{f"model.{k}": v for k, v in self.options.items()}}
         values.update({f"train.{key}": value for key, value in train.items()})
         return json.dumps(values, sort_keys=True, default=str)

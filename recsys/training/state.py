@@ -1,20 +1,26 @@
 """The tensors of a run by key: what a checkpoint holds.
 
 model.NAME                  dense weights and buffers, the same on every rank
+slots.T                     row of every place of a pool, the same on every rank
 tables.T.KEY                table weights and fused optimiser state, sharded by rows
 gates.theta.V               gates of a vocabulary, the same on every rank
 gates.temperature           how far they are on their way to open or closed
 optimiser.dense.NAME.KEY    state of the dense part's optimiser
 optimiser.tables.T.KEY      state of the dense-path tables' optimiser, sharded like the table
 optimiser.gates.KEY         state of the gates' optimiser
+sparsity.KEY                what is kept of a model that is made sparse, and what that is decided by
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from recsys.embeddings.tables import Tables
+from recsys.models.units import fit_units
 from recsys.training.optimisers import Optimisers
+from recsys.training.sparsity.sparsity import Sparsity
 
 
 def weight_tensors(model: nn.Module, tables: Tables) -> dict[str, Tensor]:
@@ -29,10 +35,13 @@ def learnt_tensors(model: nn.Module, tables: Tables) -> dict[str, Tensor]:
     """Dense weights, buffers and tables, without the gates."""
     tensors: dict[str, Tensor] = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors.update({f"tables.{key}": value for key, value in tables.state().items()})
+    tensors.update({f"slots.{name}": pool.slots for name, pool in tables.pools.items()})
     return tensors
 
 
-def run_tensors(model: nn.Module, tables: Tables, optimisers: Optimisers) -> dict[str, Tensor]:
+def run_tensors(
+    model: nn.Module, tables: Tables, optimisers: Optimisers, sparsity: Sparsity | None = None
+) -> dict[str, Tensor]:
     """Everything that learning changes. Optimiser state must have been materialised."""
     tensors = weight_tensors(model, tables)
     for key, value in optimisers.dense_state().items():
@@ -43,4 +52,12 @@ def run_tensors(model: nn.Module, tables: Tables, optimisers: Optimisers) -> dic
             tensors[f"optimiser.tables.{table}.{key}"] = sharded
     for key, value in optimisers.gate_state().items():
         tensors[f"optimiser.gates.{key}"] = value
+    if sparsity is not None:
+        tensors.update({f"sparsity.{key}": value for key, value in sparsity.tensors().items()})
     return tensors
+
+
+def fit_model(model: nn.Module, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
+    """Cut a freshly built model to the hidden units of a checkpoint, before its tensors are loaded."""
+    own = {key.removeprefix("model."): shape for key, shape in shapes.items() if shape is not None}
+    fit_units(model, own)

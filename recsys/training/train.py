@@ -15,6 +15,7 @@ from recsys.data.batches import Batches
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.planner import plan as make_plan
+from recsys.embeddings.pool import pooled
 from recsys.embeddings.tables import Tables
 from recsys.errors import CheckpointError, ConfigError
 from recsys.models import RETRIEVERS, build_model, parse_options, table_dim
@@ -29,6 +30,7 @@ from recsys.training.checkpoint import (
     load_tensors,
     read_state,
     require_same_settings,
+    saved_shapes,
 )
 from recsys.training.clicks import Clicks, require_monitored
 from recsys.training.distributed import Distributed, distributed
@@ -42,7 +44,9 @@ from recsys.training.record import Recorder
 from recsys.training.retrieval import Retrieval, require_positives
 from recsys.training.row_l2 import RowL2
 from recsys.training.run_folder import Run, RunFile, RunResult, clear, relative_to_run
-from recsys.training.state import run_tensors
+from recsys.training.sparsity.schedule import require_time
+from recsys.training.sparsity.sparsity import Sparsity, build_sparsity
+from recsys.training.state import fit_model, run_tensors
 from recsys.training.tables_of import build_tables
 
 
@@ -74,7 +78,7 @@ def train(
                 model=chosen.name,
                 options=chosen.options,
                 train=settings,
-                plan=plan_or_default(plan, dataset, chosen),
+                plan=_pooled(plan_or_default(plan, dataset, chosen), chosen, settings),
                 dataset=relative_to_run(dataset.folder, folder),
             )
             _require_same_run(folder, run_file)
@@ -94,6 +98,7 @@ class _Parts:
     optimisers: Optimisers
     batches: Batches
     objective: Objective
+    sparsity: Sparsity | None
 
 
 def _train(
@@ -104,11 +109,16 @@ def _train(
         keep_freed_memory()
     parts = _build(dataset, run_file, ranks)
     checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
-    parts.optimisers.materialise()
     latest = checkpoints.named("latest")
-    steps = (settings.gates.epochs + settings.epochs) * parts.batches.steps_per_epoch
+    if latest is not None:
+        _fit(latest, parts)
+    parts.optimisers.materialise()
     gates = parts.tables.gates
-    total = min(steps, settings.max_steps or steps) * settings.batch_size
+    steps = (settings.gates.epochs + settings.epochs) * parts.batches.steps_per_epoch
+    steps = min(steps, settings.max_steps or steps)
+    if settings.sparsity is not None:
+        require_time(settings.sparsity, steps)
+    total = steps * settings.batch_size
     with progress("train", total=total, quiet=ranks.rank != 0) as bar:
         trainer = Trainer(
             model=parts.model,
@@ -126,6 +136,7 @@ def _train(
             search=None
             if gates is None
             else GateSearch(settings.gates, gates, parts.batches.steps_per_epoch),
+            sparsity=parts.sparsity,
         )
         if latest is not None:
             trainer.position = _restore(latest, parts)
@@ -158,9 +169,16 @@ def _result(trainer: Trainer, position: Position, parts: _Parts) -> RunResult:
     )
 
 
+def _fit(checkpoint: Path, parts: _Parts) -> None:
+    """Give what learns the shapes that it had when a checkpoint was written."""
+    if parts.sparsity is not None:
+        fit_model(parts.model, saved_shapes(checkpoint))
+        parts.sparsity.resume(read_state(checkpoint).position.step)
+
+
 def _restore(checkpoint: Path, parts: _Parts) -> Position:
     """Load everything that learning changes, in place; returns where that run stood."""
-    load_tensors(checkpoint, run_tensors(parts.model, parts.tables, parts.optimisers))
+    load_tensors(checkpoint, run_tensors(parts.model, parts.tables, parts.optimisers, parts.sparsity))
     position = read_state(checkpoint).position
     if position.finished is not None and position.finished.startswith(ALL_DONE):
         position.finished = None
@@ -191,7 +209,8 @@ def _build(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> _Parts:
         world=ranks.world,
     )
     objective = _objective(dataset, run_file, ranks)
-    return _Parts(model, tables, optimisers, batches, objective)
+    sparsity = build_sparsity(settings, model, tables, optimisers, dataset, ranks)
+    return _Parts(model, tables, optimisers, batches, objective, sparsity)
 
 
 def _objective(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> Objective:
@@ -223,6 +242,16 @@ def plan_or_default(plan: Plan | str | Path | None, dataset: Dataset, model: Mod
         dim = table_dim(model.name, model.options, settings.embedding_dim)
         return make_plan(dataset, settings=settings.model_copy(update={"embedding_dim": dim}))
     return plan if isinstance(plan, Plan) else Plan.load(Path(plan))
+
+
+def _pooled(plan: Plan, model: ModelSettings, settings: TrainSettings) -> Plan:
+    """The plan with tables as small as a sparse run trains them."""
+    sparsity = settings.sparsity
+    if sparsity is not None and model.retrieves:
+        raise ConfigError(f"train.sparsity: model {model.name} cannot be made sparse; leave sparsity out")
+    if sparsity is None or sparsity.method == "dsl" or sparsity.tables_density == 1:
+        return plan
+    return pooled(plan, sparsity.tables_density, sparsity.pieces)
 
 
 def _claim(folder: Path, *, resume: bool, overwrite: bool) -> None:

@@ -12,6 +12,7 @@ from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.gate_settings import GateSettings
+from recsys.sparsity_settings import SparsitySettings
 from recsys.training.train import train
 from tests.training.made import made_plan, shared_plan
 from tests.training.retrieval_cases import train_towers
@@ -38,6 +39,9 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         {"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"},
         "dense",
     ),
+    "sparse-autoint_plus-dense": ({"name": "autoint_plus", "layers": 1, "hidden": [16, 8]}, "dense"),
+    "sparse-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
+    "dsl-din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "dense"),
     "shared-autoint-fused-l2_rows": ({"name": "autoint", "layers": 1}, "fused"),
     "dnn-dense-gates": ({"name": "dnn", "hidden": [16], "batch_norm": True}, "dense"),
     "shared-dnn-fused-gates": ({"name": "dnn", "hidden": [16], "dropout": 0.0}, "fused"),
@@ -52,6 +56,9 @@ SETTINGS = TrainSettings(
     dense=DenseOptimizer(),
 )
 
+SPARSE = SparsitySettings(budget=0.5, dense=0.8, pieces=2, interval=7, updates=4)
+PUBLISHED = SparsitySettings(budget=0.8, method="dsl", interval=7, updates=4)
+
 
 def plan_of(case: str, dataset: Dataset) -> Plan:
     """A row per value; in the ``shared`` cases two lookups in a table of vocabularies together."""
@@ -60,7 +67,11 @@ def plan_of(case: str, dataset: Dataset) -> Plan:
 
 
 def settings_of(case: str) -> TrainSettings:
-    """Settings of a case; its name says how tables are regularised, and whether there are gates."""
+    """Settings of a case; its name says how tables are regularised, what is kept, and about gates."""
+    if case.startswith("sparse"):
+        return SETTINGS.model_copy(update={"sparsity": SPARSE})
+    if case.startswith("dsl"):
+        return SETTINGS.model_copy(update={"sparsity": PUBLISHED})
     if case.endswith("l2_rows"):
         return SETTINGS.model_copy(update={"tables": TableOptimizer(l2_rows=2.0, lr=0.005)})
     if case.endswith("gates"):

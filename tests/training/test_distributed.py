@@ -15,12 +15,13 @@ from recsys.data.dataset import Dataset
 from recsys.training.loaded import score_dataset
 from recsys.training.train import train
 from tests.training.made import made_dataset
-from tests.training.ranks_script import CASES, SETTINGS, plan_of
+from tests.training.ranks_script import CASES, plan_of, settings_of
 from tests.training.retrieval_cases import RETRIEVAL_CASES
 from tests.training.retrieval_log import made_retrieval_dataset
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("ranks_script.py")
+READ_BY_ONE = ["autoint_plus-dense", "din-fused", "shared-din-fused", "sparse-autoint_plus-dense"]
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 
 
@@ -62,12 +63,12 @@ def test_two_processes_follow_the_curve_of_one(folders: tuple[Path, Path], case:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("case", ["autoint_plus-dense", "din-fused", "shared-din-fused"])
+@pytest.mark.parametrize("case", READ_BY_ONE)
 def test_a_run_of_two_processes_is_read_and_resumed_by_one(folders: tuple[Path, Path], case: str) -> None:
     one, two = (folder / case for folder in folders)
     np.testing.assert_allclose(score_dataset(one, "test"), score_dataset(two, "test"), atol=1e-4)
     model, _ = CASES[case]
-    settings = SETTINGS.model_copy(update={"max_steps": 60})
+    settings = settings_of(case).model_copy(update={"max_steps": 60})
     losses = []
     dataset = Dataset.load(one.parent.parent / "dataset")
     plan = plan_of(case, dataset)

@@ -1,0 +1,64 @@
+"""The block ``train.sparsity`` of a run file: how small the trained model is to be, and the way there."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SparsitySettings(BaseModel):
+    """Dynamic sparse learning: what is worth least is dropped, what promises most is grown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    budget: float = Field(gt=0, le=1)
+    """Share of the weights that the trained model keeps, of the dense part and of the tables alike."""
+    method: Literal["structured", "dsl"] = "structured"
+    """``structured``: whole hidden units, and whole rows or pieces of rows, so that memory, bundle and time
+    shrink. ``dsl``: single weights by magnitude and gradient, as published (Wang et al. 2024); for study,
+    as it saves neither memory nor time, and no byte of the bundle."""
+    dense: float | None = Field(default=None, gt=0, le=1)
+    """Share of the dense part's weights that is kept; default: ``budget``. 1 leaves that part alone."""
+    tables: float | None = Field(default=None, gt=0, le=1)
+    """Share of the tables' weights that is kept; default: ``budget``. 1 leaves the tables alone."""
+    pieces: int = Field(default=1, ge=1, le=16)
+    """Pieces of equal width that a value's vector is kept or dropped in; 1: whole vectors. More pieces give
+    values widths of their own, and cost a pointer of four bytes each."""
+    allocation: Literal["worth", "erk", "uniform"] = "worth"
+    """How layers share the dense part's budget, and vocabularies that of the tables. ``worth``: it moves to
+    where dropping would cost most; ``erk``: small ones keep more (Erdős-Rényi-Kernel); ``uniform``: all
+    keep the same share."""
+    start: float = Field(default=1.0, gt=0, le=1)
+    """Share of the dense part that training starts with; it falls to ``dense`` until the last update."""
+    interval: int = Field(default=100, ge=1)
+    """Steps between updates of what is kept."""
+    updates: int = Field(default=10, ge=1)
+    """Updates; after the last one layers are cut to what they keep, and only weights learn."""
+    drop: float = Field(default=0.3, ge=0, lt=1)
+    """Share of what is kept that the first update replaces; it falls to 0 along a cosine."""
+
+    @model_validator(mode="after")
+    def _drops_something(self) -> Self:
+        if self.dense_density == 1 and self.tables_density == 1:
+            raise ValueError("budget 1 keeps everything; leave sparsity out")
+        if self.start < self.dense_density:
+            raise ValueError(
+                f"start {self.start:g} is below the share of the dense part to keep, {self.dense_density:g}"
+            )
+        return self
+
+    @property
+    def dense_density(self) -> float:
+        """Share of the dense part's weights to keep."""
+        return self.budget if self.dense is None else self.dense
+
+    @property
+    def tables_density(self) -> float:
+        """Share of the tables' weights to keep."""
+        return self.budget if self.tables is None else self.tables
+
+    @property
+    def last_step(self) -> int:
+        """Step after which what is kept no longer changes."""
+        return self.interval * self.updates

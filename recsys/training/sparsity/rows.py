@@ -1,0 +1,244 @@
+"""Which values, or pieces of their vectors, have a row of their own in a pool.
+
+Since the last update every lookup has added to sums. ``worth``, per row: the square of its vector's product
+with its gradient, which is what the loss would rise by without the row (to second order, with the empirical
+Fisher information for curvature). ``pull``, per place with a row or without: its gradient, sketched by one
+random sign per column so that it costs a single number. ``seen``, per value: lookups. What a vector at
+such a place would gain is ``pull^2 / seen``, a step of Newton's where every lookup adds alike to curvature:
+large where lookups pull the same way, and no larger for being many where they do not. At an update
+the rows worth least go, as zeros, to the places that would gain most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.dataset import Dataset
+from recsys.embeddings.pool import Pool, Pooled
+from recsys.embeddings.tables import Tables
+from recsys.models.initialise import named_seed
+from recsys.sparsity_settings import SparsitySettings
+from recsys.training.distributed import Distributed
+from recsys.training.sparsity.schedule import drop_share, shares
+
+Moments = Callable[[], Mapping[str, Mapping[str, Tensor]]]
+
+_FURTHER = 3.0
+"""Piece k of a value of n train rows is first dealt a row as if it had n / (k + 1)^3."""
+
+
+class Rows:
+    """The rows of all pools, dealt to places.
+
+    The first deal goes by how often train rows hold a value.
+
+    Args:
+        tables: with the pools, whose rows are not yet dealt.
+        moments: state of the dense-path tables' optimiser, by table and key, when asked.
+        dataset: what the tables were planned for.
+        settings: the schedule, and how vocabularies share the rows.
+        ranks: the processes that share the tables.
+        seed: of the sketch's signs.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        moments: Moments,
+        dataset: Dataset,
+        settings: SparsitySettings,
+        ranks: Distributed,
+        seed: int,
+    ) -> None:
+        self._settings = settings
+        self._dealers = [
+            _Dealer(pool, tables, moments, settings, ranks, seed) for pool in tables.pools.values()
+        ]
+        for dealer in self._dealers:
+            dealer.deal(dataset)
+
+    @property
+    def measured(self) -> list[Tensor]:
+        """None: each process measures its own lookups."""
+        return []
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Sums since the last update, by key; empty after the last one."""
+        return {
+            f"rows.{dealer.pool.name}.{key}": value
+            for dealer in self._dealers
+            for key, value in dealer.sums().items()
+        }
+
+    def densities(self) -> dict[str, float]:
+        """Share of the pools' places that have a row, and of those of each vocabulary."""
+        places = [dealer.pool.slots for dealer in self._dealers]
+        found = {"tables": float(sum(int((s > 0).sum()) for s in places) / sum(len(s) for s in places))}
+        for dealer in self._dealers:
+            for name, vocabulary in dealer.pool.vocabularies.items():
+                held = dealer.pool.slots[vocabulary.places] > 0
+                found[f"tables/{name}"] = float(held.float().mean())
+        return found
+
+    def observe(self) -> None:
+        """Nothing: the sums grow in backward."""
+
+    def restrain(self) -> None:
+        """Row 0, which every place without a row looks up, stays zeros."""
+        for dealer in self._dealers:
+            dealer.restrain()
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move rows to other places."""
+        for dealer in self._dealers:
+            dealer.update(drop_share(self._settings, step))
+        if step >= self._settings.last_step:
+            self.skip()
+
+    def skip(self) -> None:
+        """Measure no longer."""
+        for dealer in self._dealers:
+            dealer.finish()
+
+
+class _Dealer:
+    """The rows of one pool."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        tables: Tables,
+        moments: Moments,
+        settings: SparsitySettings,
+        ranks: Distributed,
+        seed: int,
+    ) -> None:
+        self.pool, self._tables, self._moments = pool, tables, moments
+        self._allocation, self._pieces, self._ranks = settings.allocation, settings.pieces, ranks
+        self._local = [
+            value.to_local() for key, value in tables.state().items() if key.rpartition(".")[0] == pool.name
+        ]
+        self._sums = self._zeros()
+        # One process adds to the sums themselves, so that they do not depend on when they are saved.
+        self._mine = self._sums if ranks.world == 1 else self._zeros()
+        generator = torch.Generator().manual_seed(named_seed(seed, "sparsity", pool.name))
+        width = self._local[0].shape[1]
+        signs = torch.randint(0, 2, (width,), generator=generator) * 2.0 - 1.0
+        self._signs = signs.to(ranks.device)
+        pool.on_gradient = self._add
+
+    def _zeros(self) -> dict[str, Tensor]:
+        places = len(self.pool.slots)
+        sizes = {"worth": self.pool.rows, "pull": places, "seen": places // self._pieces}
+        return {key: torch.zeros(size, device=self._ranks.device) for key, size in sizes.items()}
+
+    def _add(self, places: Tensor, vectors: Tensor, gradients: Tensor) -> None:
+        """Lookups of a batch: places ``[n, keys]``, vectors and gradients ``[n, keys, D]``."""
+        width = len(self._signs)  # vectors of the fused path are stored wider
+        asked = places.reshape(-1)
+        losses = (vectors * gradients).sum(2).square_().view(-1)
+        self._mine["worth"].index_add_(0, self.pool.slots[asked], losses)
+        self._mine["pull"].index_add_(0, asked, (gradients[..., :width] @ self._signs).view(-1))
+        self._mine["seen"].index_add_(0, asked // self._pieces, torch.ones_like(losses))
+
+    @torch.no_grad()
+    def sums(self) -> dict[str, Tensor]:
+        """Sums over all processes; all call this together."""
+        if self._ranks.world > 1:
+            for key, mine in self._mine.items():
+                dist.all_reduce(mine, group=self._ranks.group)
+                self._sums[key] += mine
+                mine.zero_()
+        return self._sums
+
+    @torch.no_grad()
+    def deal(self, dataset: Dataset) -> None:
+        """Deal all rows for the first time."""
+        every = [_first_scores(dataset, name, each) for name, each in self.pool.vocabularies.items()]
+        scores = torch.from_numpy(np.concatenate(every)).to(self._ranks.device)
+        groups = list(self._groups())
+        places = torch.cat([group for group, _ in groups])
+        rows = min(self.pool.rows - 1, len(places))
+        taken = torch.cat(
+            [group[_descending(scores[group])[: int(share * len(group))]] for group, share in groups]
+        )
+        left = scores.index_fill(0, taken, -torch.inf)[places]
+        taken = torch.cat([taken, places[_descending(left)[: rows - len(taken)]]])
+        self.pool.slots[taken] = torch.arange(1, len(taken) + 1, dtype=torch.int32, device=taken.device)
+
+    def _groups(self) -> list[tuple[Tensor, float]]:
+        """Places among which rows move, and the share of them that has rows at first."""
+        every = list(self.pool.vocabularies.values())
+        places = [each.dealt(self._ranks.device) for each in every]
+        sizes = [len(each) for each in places]
+        rows = min(self.pool.rows - 1, sum(sizes))
+        if self._allocation == "worth":
+            return [(torch.cat(places), rows / sum(sizes))]
+        weights = [1.0] * len(every)
+        if self._allocation == "erk":
+            width = len(self._signs) * self._pieces
+            weights = [1 / each.size + 1 / width for each in every]
+
+        def total(kept: Sequence[float]) -> float:
+            return sum(share * size for share, size in zip(kept, sizes, strict=True))
+
+        return list(zip(places, shares(weights, total, rows), strict=True))
+
+    def restrain(self) -> None:
+        weight = self._local[0]
+        if self._ranks.rank == 0 and len(weight):
+            with torch.no_grad():
+                weight[0].zero_()
+
+    def update(self, share: float) -> None:
+        """Move this share of the rows."""
+        sums, slots = self.sums(), self.pool.slots
+        seen = sums["seen"].repeat_interleave(self._pieces).clamp_(min=1.0)
+        gain = sums["pull"].square() / seen
+        for places, _ in self._groups():
+            held = places[slots[places] > 0]
+            wanted = places[(slots[places] == 0) & (gain[places] > 0)]
+            count = min(int(share * len(held)), len(wanted))
+            if not count:
+                continue
+            dropped = held[_descending(-sums["worth"][slots[held].long()])[:count]]
+            grown = wanted[_descending(gain[wanted])[:count]]
+            rows = slots[dropped]
+            slots[dropped], slots[grown] = 0, rows
+            self._start_anew(rows.long())
+        for value in sums.values():
+            value.zero_()
+
+    def _start_anew(self, rows: Tensor) -> None:
+        """Zero these rows, and what the optimiser knows of them."""
+        here = self._tables.rows_here(self.pool.name, rows)
+        moments = self._moments().get(self.pool.name, {}).values()
+        for tensor in (*self._local, *(value for value in moments if value.dim())):
+            tensor.index_fill_(0, here, 0.0)
+
+    def finish(self) -> None:
+        """Stop measuring, and free what that took."""
+        self.pool.on_gradient = None
+        self._sums, self._mine = {}, {}
+
+
+def _first_scores(dataset: Dataset, name: str, vocabulary: Pooled) -> NDArray[np.float64]:
+    """How early each place of a vocabulary is dealt a row, highest first: ``[size * pieces]``."""
+    values = dataset.values(name, ("id", "count"))
+    counts = np.zeros(vocabulary.size)
+    counts[values["id"].to_numpy()] = values["count"].to_numpy()
+    pieces = (1.0 + np.arange(vocabulary.pieces)) ** _FURTHER
+    scores: NDArray[np.float64] = (counts[:, None] / pieces).reshape(-1)
+    return scores
+
+
+def _descending(scores: Tensor) -> Tensor:
+    """Order from the highest score down; of equal ones the first comes first."""
+    return scores.argsort(descending=True, stable=True)

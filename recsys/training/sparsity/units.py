@@ -1,0 +1,252 @@
+"""Which hidden units a model keeps: masked while that is explored, then cut for good.
+
+While units are explored, a mask multiplies each layer's activations. The gradient of a unit's mask is
+what the loss, to first order, gains or loses by the unit (Molchanov et al. 2019): the sum of its squares
+since the last update is the worth of a unit that is kept, and the promise of one that is not. A unit that
+is out neither adds to the output nor learns; its weights wait. After the last update the layers are cut to
+the units they keep, and nothing of the others is left in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from recsys.errors import ConfigError
+from recsys.models.units import Cut, HiddenLayer, hidden_layers
+from recsys.sparsity_settings import SparsitySettings
+from recsys.training.sparsity.schedule import dense_density, drop_share, shares
+
+
+class Units:
+    """The hidden units of a model under a budget of parameters.
+
+    Args:
+        model: freshly built, whole.
+        settings: the budget and the schedule.
+        optimizer: of the model's parameters; state of units that come or go starts anew.
+
+    Raises:
+        ConfigError: the model has no hidden units to drop, or the budget cannot be met by dropping them.
+    """
+
+    def __init__(self, model: nn.Module, settings: SparsitySettings, optimizer: Optimizer | None) -> None:
+        self._settings, self._optimizer = settings, optimizer
+        self._layers = hidden_layers(model)
+        self._shapes = _shapes(model, self._layers)
+        self._full = [layer.width for layer in self._layers]
+        self._total = self._parameters(self._full)
+        self._require_reachable(type(model).__name__)
+        device = next(model.parameters()).device
+        first = self._widths(settings.start)
+        self._masks = [
+            (torch.arange(full, device=device) < width).float().requires_grad_()
+            for full, width in zip(self._full, first, strict=True)
+        ]
+        self._promise = [torch.zeros(full, device=device) for full in self._full]
+        self._hooks = [
+            layer.output.register_forward_hook(_masking(mask))
+            for layer, mask in zip(self._layers, self._masks, strict=True)
+        ]
+
+    @property
+    def measured(self) -> list[Tensor]:
+        """Tensors whose gradients are to be summed over processes."""
+        return self._masks
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State by key; empty once the layers are cut."""
+        found = {}
+        for layer, mask, promise in zip(self._layers, self._masks, self._promise, strict=False):
+            found[f"units.{layer.name}.mask"] = mask.detach()
+            found[f"units.{layer.name}.promise"] = promise
+        return found
+
+    def densities(self) -> dict[str, float]:
+        """Share of the dense part's parameters that is kept, and of each layer's units."""
+        widths = self._kept()
+        found = {"dense": self._parameters(widths) / self._total}
+        for layer, width, full in zip(self._layers, widths, self._full, strict=True):
+            found[f"dense/{layer.name}"] = width / full
+        return found
+
+    def observe(self) -> None:
+        """Take up the gradients of a step."""
+        for mask, promise in zip(self._masks, self._promise, strict=True):
+            if mask.grad is not None:
+                promise.addcmul_(mask.grad, mask.grad)
+                mask.grad = None
+
+    def restrain(self) -> None:
+        """Nothing: units that are out have no gradient, and no momentum left."""
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Drop and grow units; after the last step cut the layers."""
+        for number, kept in enumerate(self._chosen(step)):
+            mask = self._masks[number]
+            changed = (kept != (mask > 0)).nonzero().flatten()
+            mask.copy_(kept)
+            self._forget(self._layers[number], changed)
+            self._promise[number].zero_()
+        if step >= self._settings.last_step:
+            self._cut()
+
+    def skip(self) -> None:
+        """Go on from a model whose layers have been cut already."""
+        self._detach()
+
+    def _kept(self) -> list[int]:
+        if not self._masks:
+            return [layer.width for layer in self._layers]
+        return [int((mask > 0).sum()) for mask in self._masks]
+
+    def _chosen(self, step: int) -> list[Tensor]:
+        """Units to keep from now on, bool per layer: some grow, then the least worth leave."""
+        active = [mask > 0 for mask in self._masks]
+        density, share = dense_density(self._settings, step), drop_share(self._settings, step)
+        if self._settings.allocation != "worth":
+            return [
+                _exchanged(held, promise, width, share)
+                for held, promise, width in zip(active, self._promise, self._widths(density), strict=True)
+            ]
+        cost = torch.cat([promise.new_full(promise.shape, c) for promise, c in self._costs()])
+        held, promise = torch.cat(active), torch.cat(self._promise) / cost
+        grown = _highest(promise, ~held & (promise > 0), int(share * int(held.sum())))
+        order = torch.where(held, promise, torch.inf).argsort(stable=True)[: int(held.sum())]
+        split = [len(mask) for mask in active]
+
+        def after(dropped: int) -> list[Tensor]:
+            kept = held | grown
+            kept[order[:dropped]] = False
+            parts = torch.split(kept, split)
+            return [_never_empty(part, old) for part, old in zip(parts, active, strict=True)]
+
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            fits = self._parameters([int(part.sum()) for part in after(middle)]) <= density * self._total
+            low, high = (low, middle) if fits else (middle + 1, high)
+        return after(low)
+
+    def _costs(self) -> list[tuple[Tensor, float]]:
+        """Parameters that a unit of each layer holds now, beside the layer's promises."""
+        widths = self._kept()
+        now = self._parameters(widths)
+        found = []
+        for number, promise in enumerate(self._promise):
+            less = [width - (other == number) for other, width in enumerate(widths)]
+            found.append((promise, float(now - self._parameters(less))))
+        return found
+
+    def _widths(self, density: float) -> list[int]:
+        """Units of each layer at a density by the layers' shapes alone."""
+        weights = [1.0] * len(self._layers)
+        if self._settings.allocation == "erk":
+            weights = [
+                (layer.inputs + layer.width) / (layer.inputs * layer.width) for layer in self._layers
+            ]
+
+        def widths(kept: Sequence[float]) -> list[int]:
+            return [max(1, int(share * full)) for share, full in zip(kept, self._full, strict=True)]
+
+        target = density * self._total
+        return widths(shares(weights, lambda kept: self._parameters(widths(kept)), target))
+
+    def _parameters(self, widths: Sequence[int]) -> int:
+        """Parameters of the whole dense part with these widths."""
+        total = 0
+        for shape, places in self._shapes:
+            size = 1
+            for dim, length in enumerate(shape):
+                layer = places.get(dim)
+                size *= length if layer is None else length - self._full[layer] + widths[layer]
+            total += size
+        return total
+
+    def _require_reachable(self, model: str) -> None:
+        if not self._layers:
+            raise ConfigError(
+                f"train.sparsity: {model} has no hidden units to drop; set train.sparsity.dense to 1"
+            )
+        least = self._parameters([1] * len(self._layers)) / self._total
+        if least > self._settings.dense_density:
+            raise ConfigError(
+                f"train.sparsity: a share of {least:.3f} of {model}'s {self._total:,} dense parameters "
+                f"stays when every layer keeps one unit, more than {self._settings.dense_density:g}; raise "
+                "train.sparsity.dense"
+            )
+
+    def _forget(self, layer: HiddenLayer, units: Tensor) -> None:
+        """Start the optimiser's state of these units anew."""
+        if not len(units):
+            return
+        for axis in layer.axes:
+            tensor = axis.tensor
+            before = tensor.shape[axis.dim] - layer.width
+            for value in self._state(tensor, tensor.shape).values():
+                value.index_fill_(axis.dim, before + units, 0)
+
+    def _state(self, parameter: Tensor, shape: torch.Size) -> dict[str, Tensor]:
+        """The optimiser's state of a parameter, of that shape."""
+        if not isinstance(parameter, nn.Parameter) or self._optimizer is None:
+            return {}
+        held = self._optimizer.state.get(parameter, {})
+        return {
+            key: value for key, value in held.items() if isinstance(value, Tensor) and value.shape == shape
+        }
+
+    def _cut(self) -> None:
+        def on_cut(parameter: nn.Parameter, shape: torch.Size, cut: Cut) -> None:
+            for key, value in self._state(parameter, shape).items():
+                self._optimizer.state[parameter][key] = cut(value)  # type: ignore[union-attr]
+
+        kept = [(mask > 0).nonzero().flatten() for mask in self._masks]
+        for layer, units in zip(self._layers, kept, strict=True):
+            layer.keep(units, on_cut)
+        self._detach()
+
+    def _detach(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._masks, self._promise, self._hooks = [], [], []
+
+
+def _shapes(model: nn.Module, layers: Sequence[HiddenLayer]) -> list[tuple[torch.Size, Mapping[int, int]]]:
+    """Shape of every parameter, and which of its dimensions counts the units of which layer."""
+    places: dict[int, dict[int, int]] = {}
+    for number, layer in enumerate(layers):
+        for axis in layer.axes:
+            places.setdefault(id(axis.tensor), {})[axis.dim] = number
+    return [(parameter.shape, places.get(id(parameter), {})) for parameter in model.parameters()]
+
+
+def _masking(mask: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    return lambda module, inputs, output: output * mask
+
+
+def _highest(scores: Tensor, among: Tensor, count: int) -> Tensor:
+    """Mask of the ``count`` highest scores of those marked, or of fewer where fewer are."""
+    count = min(count, int(among.sum()))
+    order = torch.where(among, -scores, torch.inf).argsort(stable=True)
+    chosen = torch.zeros_like(among)
+    chosen[order[:count]] = True
+    return chosen
+
+
+def _exchanged(held: Tensor, promise: Tensor, width: int, share: float) -> Tensor:
+    """``width`` units: a share of them grown, the others the best of those that are held."""
+    grown = _highest(promise, ~held & (promise > 0), min(int(share * int(held.sum())), width - 1))
+    return grown | _highest(promise, held, width - int(grown.sum()))
+
+
+def _never_empty(kept: Tensor, before: Tensor) -> Tensor:
+    """A layer keeps one unit at least: the first it had."""
+    if not kept.any():
+        kept = kept.clone()
+        kept[before.nonzero()[0]] = True
+    return kept

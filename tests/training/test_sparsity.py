@@ -1,0 +1,243 @@
+"""Dynamic sparse learning: the budget holds, what is out is out, a resumed run goes on to the bit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+import torch
+from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
+
+from recsys.config import TrainSettings
+from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import UpdatePath
+from recsys.errors import ConfigError
+from recsys.models.units import hidden_layers
+from recsys.training.distributed import distributed
+from recsys.training.export import export
+from recsys.training.loaded import load_trained
+from recsys.training.run_folder import Run
+from recsys.training.train import train
+from tests.training.made import made_dataset, made_plan
+
+DNN = {"name": "dnn", "hidden": [48, 32], "dropout": 0.1}
+BOTH = {"budget": 0.4, "dense": 0.5, "pieces": 2, "interval": 5, "updates": 4}
+PUBLISHED = {"budget": 0.3, "method": "dsl", "interval": 5, "updates": 4, "drop": 0.5}
+DENSE_ONLY = {"budget": 0.3, "tables": 1.0, "interval": 5, "updates": 4}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return made_dataset(tmp_path_factory.mktemp("made") / "dataset", rows=1_280)
+
+
+def _train(
+    dataset: Dataset,
+    folder: Path,
+    sparsity: Mapping[str, Any] | None,
+    *,
+    model: Mapping[str, Any] = DNN,
+    path: UpdatePath = "dense",
+    resume: bool = False,
+    **changes: Any,
+) -> Run:
+    values = {
+        "max_steps": 30,
+        "batch_size": 64,
+        "log_every": 1,
+        "checkpoint_every": 8,
+        "keep_checkpoints": 9,
+        "tables": {"lr": 0.01, "fused_lr": 0.1},
+        "dense": {"lr": 0.005},
+        "sparsity": sparsity,
+    }
+    settings = TrainSettings.model_validate(values | changes)
+    plan = made_plan(dataset, path)
+    return train(dataset, folder, model=model, plan=plan, settings=settings, resume=resume)
+
+
+def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    with distributed("cpu"):
+        return _flat(_load_state_dict_from_keys(checkpoint_id=checkpoint))
+
+
+def _flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        tensors.update(
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        )
+    return tensors
+
+
+def _require_equal(left: Path, right: Path) -> None:
+    mine, theirs = _tensors(left), _tensors(right)
+    assert set(mine) == set(theirs)
+    for key, value in mine.items():
+        assert torch.equal(value, theirs[key]), key
+
+
+def _stopped_at(whole: Run, folder: Path, step: int) -> Path:
+    """A run folder as it was when its checkpoint of a step had been written."""
+    shutil.copytree(whole.folder, folder)
+    checkpoints = folder / "checkpoints"
+    for path in checkpoints.glob("step-*"):
+        if int(path.name[5:]) > step:
+            shutil.rmtree(path)
+    (checkpoints / "latest").write_text(f"step-{step:08d}\n")
+    if int((checkpoints / "best").read_text()[5:]) > step:
+        (checkpoints / "best").unlink()
+    (folder / "result.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("allocation", ["worth", "erk", "uniform"])
+def test_the_dense_part_is_as_small_as_asked(dataset: Dataset, tmp_path: Path, allocation: str) -> None:
+    whole = _train(dataset, tmp_path / "whole", None)
+    small = _train(dataset, tmp_path / "small", {**DENSE_ONLY, "allocation": allocation})
+    assert small.result.parameters <= 0.3 * whole.result.parameters
+    assert small.result.parameters > 0.25 * whole.result.parameters  # layers of few units are coarse
+    densities = small.metrics.drop_nulls("density/dense")
+    assert densities["step"].to_list() == [5, 10, 15, 20]
+    assert densities["density/dense"].is_sorted(descending=True)
+    assert small.result.best_step >= 20
+
+
+def test_weights_bundle_and_moments_of_units_that_are_out_are_gone(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    small = _train(dataset, tmp_path / "small", DENSE_ONLY)
+    widths = [layer.width for layer in hidden_layers(load_trained(small.folder).model)]
+    saved = _tensors(_checkpoint(small, 30))
+    matrix = "model.mlp.layers.4.weight"
+    assert saved[matrix].shape == (widths[1], widths[0])
+    assert saved["optimiser.dense.mlp.layers.4.weight.exp_avg_sq"].shape == (widths[1], widths[0])
+    assert not any(key.startswith("sparsity.") for key in saved)
+    export(small, tmp_path / "bundle")
+    graph = onnx.load(tmp_path / "bundle" / "dense.onnx").graph
+    assert (widths[1], widths[0]) in {tuple(array.dims) for array in graph.initializer}
+
+
+@pytest.mark.parametrize("step", [8, 24], ids=["exploring", "settled"])
+@pytest.mark.parametrize(
+    ("sparsity", "path"), [(BOTH, "dense"), (BOTH, "fused"), (PUBLISHED, "dense")], ids=str
+)
+def test_a_resumed_run_goes_on_to_the_bit(
+    dataset: Dataset, tmp_path: Path, sparsity: dict[str, Any], path: UpdatePath, step: int
+) -> None:
+    whole = _train(dataset, tmp_path / "whole", sparsity, path=path)
+    parts = _stopped_at(whole, tmp_path / "parts", step)
+    resumed = _train(dataset, parts, sparsity, path=path, resume=True)
+    _require_equal(*(_checkpoint(run, 30) for run in (whole, resumed)))
+    kept = [run.metrics.select(pl.selectors.starts_with("density/")) for run in (whole, resumed)]
+    assert kept[0].equals(kept[1])
+
+
+def test_units_that_are_out_do_not_learn(dataset: Dataset, tmp_path: Path) -> None:
+    """Between updates at steps 5 and 10, the rows of units that are out stay as they were at step 5."""
+    run = _train(dataset, tmp_path / "run", DENSE_ONLY, checkpoint_every=1, keep_checkpoints=30)
+    states = [_tensors(_checkpoint(run, step)) for step in (5, 9)]
+    out = states[0]["sparsity.units.mlp.0.mask"] == 0
+    assert out.any()
+    assert torch.equal(out, states[1]["sparsity.units.mlp.0.mask"] == 0)
+    weights = [state["model.mlp.layers.0.weight"] for state in states]
+    assert torch.equal(weights[0][out], weights[1][out])
+    assert not torch.equal(weights[0][~out], weights[1][~out])
+    moments = states[0]["optimiser.dense.mlp.layers.0.weight.exp_avg"]
+    assert not moments[out].any()
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "model", "message"),
+    [
+        ({"budget": 0.3, "interval": 10, "updates": 3}, DNN, r"end at step 30, the run at step 30"),
+        ({"budget": 0.001, "tables": 1.0, "interval": 5, "updates": 2}, DNN, "every layer keeps one unit"),
+        ({"budget": 0.3, "interval": 5, "updates": 2}, {"name": "autoint"}, "no hidden units to drop"),
+        ({"budget": 0.3, "pieces": 3, "interval": 5, "updates": 2}, DNN, "expected a multiple of the 3"),
+        ({"budget": 0.9, "tables": 0.01, "interval": 5, "updates": 2}, DNN, "for 3 vocabularies"),
+    ],
+)
+def test_what_cannot_be_met_is_said_before_training(
+    dataset: Dataset, tmp_path: Path, sparsity: dict[str, Any], model: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _train(dataset, tmp_path / "run", sparsity, model=model)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "message"),
+    [
+        ({"budget": 0}, "greater than 0"),
+        ({"budget": 1}, "keeps everything"),
+        ({"budget": 0.5, "start": 0.2}, "below the share"),
+        ({"budget": 0.5}, "needs a row per value"),
+    ],
+)
+def test_densities_that_make_no_sense_are_refused(sparsity: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainSettings.model_validate({"sparsity": sparsity, "tables": {"l2_rows": 1.0}})
+
+
+@pytest.mark.parametrize("path", ["dense", "fused"])
+@pytest.mark.parametrize("allocation", ["worth", "erk", "uniform"])
+def test_a_pool_keeps_its_rows_and_moves_them(
+    dataset: Dataset, tmp_path: Path, path: UpdatePath, allocation: str
+) -> None:
+    sparsity = {**BOTH, "dense": 1.0, "allocation": allocation}
+    run = _train(dataset, tmp_path / "run", sparsity, path=path, checkpoint_every=1, keep_checkpoints=30)
+    slots = {step: _tensors(_checkpoint(run, step))["slots.pool"] for step in (4, 5, 9, 20, 30)}
+    rows = run.plan.tables["pool"].rows
+    for held in slots.values():
+        assert held[held > 0].sort().values.tolist() == list(range(1, rows))
+    assert torch.equal(slots[5], slots[9])
+    assert torch.equal(slots[20], slots[30])
+    changed = slots[4] != slots[5]
+    assert changed.any()
+    new = slots[5][changed & (slots[5] > 0)].long()
+    after = _tensors(_checkpoint(run, 5))
+    assert not after["tables.pool.weight"][new].any()
+    state = "tables.pool.accumulator" if path == "fused" else "optimiser.tables.pool.exp_avg_sq"
+    assert not after[state][new].any()
+    assert after[state].any()
+
+
+def test_values_without_rows_add_nothing_and_leave_the_bundle(dataset: Dataset, tmp_path: Path) -> None:
+    run = _train(dataset, tmp_path / "run", {**BOTH, "pieces": 1, "dense": 1.0})
+    trained = load_trained(run.folder)
+    assert not trained.tables["pool"][0].any()
+    bundle = export(run, tmp_path / "bundle", dtype="int8", embeddings=("item",))
+    assert bundle.manifest.tables["pool"].rows == run.plan.tables["pool"].rows
+    assert not bundle.tables["pool"].lookup(np.zeros(1, np.int64)).any()
+    rows = trained.row_maps["item"]
+    assert len(bundle.vocabularies["item"].keys) == np.count_nonzero(rows[2:]) < len(rows) - 2
+    vectors = pl.read_parquet(tmp_path / "bundle" / "embeddings" / "item.parquet")["embedding"].to_numpy()
+    assert np.array_equal(vectors.any(axis=1), rows[2:] > 0)
+
+
+def test_published_masks_keep_their_counts_and_zeros(dataset: Dataset, tmp_path: Path) -> None:
+    run = _train(dataset, tmp_path / "run", PUBLISHED, checkpoint_every=1, keep_checkpoints=30)
+    states = [_tensors(_checkpoint(run, step)) for step in (4, 5, 30)]
+    for key in ("dense/mlp.layers.0.weight", "tables/item"):
+        masks = [state[f"sparsity.masks.{key}"] for state in states]
+        assert len({int(mask.sum()) for mask in masks}) == 1
+        assert not torch.equal(masks[0], masks[1])
+        part, name = key.split("/")
+        weights = states[2][f"model.{name}" if part == "dense" else f"tables.{name}.weight"]
+        assert not weights[~masks[2]].any()
+        assert weights[masks[2]].any()
+
+
+def test_published_masks_need_gradients(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="on the fused path"):
+        _train(dataset, tmp_path / "run", PUBLISHED, path="fused")
+
+
+def _checkpoint(run: Run, step: int) -> Path:
+    return run.folder / "checkpoints" / f"step-{step:08d}"
