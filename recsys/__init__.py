@@ -1,8 +1,8 @@
 """recsys: from Parquet click logs to a served recommender.
 
 Every stage is a verb of the command line and a function here: ``infer``, ``rank``, ``prepare``,
-``plan``, ``train``, ``evaluate``, ``compare``, ``predict``, ``explain``, ``export``, and ``run`` for the
-whole chain; ``train_seeds`` and ``tune`` train many times.
+``plan``, ``train``, ``evaluate``, ``compare``, ``predict``, ``explain``, ``export``, ``index``,
+``search``, and ``run`` for the whole chain; ``train_seeds`` and ``tune`` train many times.
 Imports are lazy, so that the light stages work without torch.
 """
 
@@ -20,6 +20,8 @@ _HOMES = {
     "DataError": "recsys.errors",
     "Dataset": "recsys.data.dataset",
     "FilesSplit": "recsys.config",
+    "Index": "recsys.retrieval.index",
+    "IndexSettings": "recsys.retrieval.build",
     "InstallationError": "recsys.errors",
     "Interrupted": "recsys.errors",
     "Plan": "recsys.embeddings.plan",
@@ -29,6 +31,7 @@ _HOMES = {
     "Ranking": "recsys.ranking.ranking",
     "RatioSplit": "recsys.config",
     "RecsysError": "recsys.errors",
+    "RetrievalError": "recsys.errors",
     "RunConfig": "recsys.config",
     "Schema": "recsys.schema",
     "SchemaError": "recsys.errors",
@@ -42,6 +45,7 @@ _HOMES = {
     "evaluate": "recsys.evaluation",
     "explain": "recsys.explanation",
     "export": "recsys.training.export",
+    "index": "recsys.retrieval.build",
     "infer": "recsys.features.infer",
     "load_config": "recsys.config",
     "plan": "recsys.verbs",
@@ -49,6 +53,7 @@ _HOMES = {
     "prepare": "recsys.features.prepare",
     "rank": "recsys.ranking.rank",
     "run": "recsys.chain",
+    "search": "recsys.retrieval.batch",
     "synth": "recsys.data.synth",
     "train": "recsys.verbs",
     "train_seeds": "recsys.verbs",

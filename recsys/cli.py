@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from recsys import __version__, cli_learning, ranks
+from recsys import __version__, cli_learning, cli_retrieval, ranks
 from recsys.cli_explain import explain
 from recsys.cli_steps import begin as _begin
 from recsys.cli_steps import stage_of as _stage_of
@@ -419,6 +419,10 @@ def export(
     settings = ExportSettings.parse(dtype=dtype, embeddings=names(embeddings))
     summary.show_bundle(write(source, output, dtype=settings.dtype, embeddings=settings.embeddings))
     return None
+
+
+app.command()(cli_retrieval.index)
+app.command()(cli_retrieval.search)
 
 
 @app.command()

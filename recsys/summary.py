@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from recsys.evaluation import Comparison, Evaluation
     from recsys.evaluation.retrieval_metrics import RetrievalEvaluation
     from recsys.explanation import Explanation
+    from recsys.retrieval.index import Found, Index
     from recsys.schema import Schema
     from recsys.seeds import SeedRuns
     from recsys.serving.bundle import Bundle
@@ -396,3 +397,40 @@ def _show_places(place: Place, console: Console) -> None:
     for name, path in found.items():
         if path.exists():
             console.print(f"{name:<9} {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_index(index: Index) -> None:
+    """What an index holds, and what it reached when it was built."""
+    manifest = index.manifest
+    coarse, measured = manifest.coarse, manifest.measured
+    table = _table("", "")
+    table.add_row(
+        "items", f"{len(index):,} × {manifest.dense.dim} {manifest.dense.dtype}, {manifest.metric}"
+    )
+    if coarse is None:
+        table.add_row("search", "exact")
+    else:
+        table.add_row(
+            "search",
+            f"codes of {coarse.code_bytes} bytes, {coarse.probes} of {coarse.lists} lists, "
+            f"{coarse.candidates} candidates",
+        )
+    if measured is not None:
+        origin = "given queries" if measured.queries_from == "given" else "items as queries"
+        table.add_row(f"recall@{measured.k}", f"{measured.recall:.4f} ({measured.queries} {origin})")
+        table.add_row(
+            "one query", f"{measured.milliseconds:.2f} ms, exact {measured.exact_milliseconds:.2f} ms"
+        )
+        table.add_row("memory", f"{measured.memory_bytes_per_item:.1f} bytes per item")
+    table.add_row("version", index.version[:12])
+    table.add_row("written to", str(index.folder))
+    _console().print(table)
+
+
+def show_found(found: Found) -> None:
+    """The answers to one query."""
+    frame = found.frame().drop("query")
+    table = _table("#rank", frame.columns[1], "#score")
+    for rank, item, score in frame.iter_rows():
+        table.add_row(str(rank), str(item), f"{score:.6g}")
+    _console().print(table)

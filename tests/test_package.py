@@ -24,6 +24,8 @@ VERBS = (
     "predict",
     "explain",
     "export",
+    "index",
+    "search",
     "run",
     "synth",
 )

@@ -32,8 +32,11 @@ from recsys.retrieval.segment import VECTORS_FILE, Segment, SegmentWriter
 from recsys.retrieval.snapshot import Snapshot
 from recsys.retrieval.sources import Chunk, VectorSource, open_vectors
 from recsys.retrieval.versions import Current, new_folder, one_writer, publish
+from recsys.serving.files import save_tensors
 from recsys.stage import writing
 
+QUERIES_FILE = "queries.safetensors"
+"""Given queries that parameters were chosen and recall was measured by: what a compaction goes by."""
 CODES_FROM = 100_000
 """Items from which on codes are searched; below, an exact search is faster than one of codes."""
 _TUNING, _HELD_OUT, _TEACHING = 1_000, 1_000, 8_000
@@ -41,7 +44,7 @@ _TUNING, _HELD_OUT, _TEACHING = 1_000, 1_000, 8_000
 
 
 @dataclass(frozen=True)
-class Settings:
+class IndexSettings:
     """How an index is built."""
 
     metric: Metric = "ip"
@@ -76,7 +79,7 @@ def index(
     vectors: str | Path | NDArray[Any],
     output: str | Path,
     *,
-    settings: Settings | None = None,
+    settings: IndexSettings | None = None,
     vector_column: str | None = None,
     id_column: str | None = None,
     attributes: Sequence[str] = (),
@@ -101,54 +104,60 @@ def index(
         DataError: vectors that cannot be used, an id that stands twice, or a full disk.
         RetrievalError: another process writes the same index.
     """
-    settings = settings or Settings()
+    settings = settings or IndexSettings()
     source = open_vectors(
         vectors, vector_column=vector_column, id_column=id_column, attributes=attributes, ids=ids
     )
     asked = None if queries is None else _queries(queries, source)
     made_for = None if tower is None else tower_fingerprint(tower)
     folder = Path(output)
-    return build(folder, source, asked, settings, quantiser, made_for)
+    with one_writer(folder):
+        publish_version(folder, source, asked, settings, quantiser, made_for)
+    return Index.open(folder, verify=False)
 
 
-def build(
+def publish_version(
     folder: Path,
     source: VectorSource,
     asked: NDArray[np.float32] | None,
-    settings: Settings,
+    settings: IndexSettings,
     quantiser: Quantiser | None,
     tower: str | None,
-) -> Index:
-    """Write a version of vectors and publish it."""
-    with one_writer(folder), writing(folder):
+) -> None:
+    """Write a version of vectors and point to it; the caller keeps other writers out."""
+    with writing(folder):
         with new_folder(folder, "version") as (aside, name):
             _write_version(aside, source, asked, settings, quantiser, tower)
         publish(folder, Current(name, None))
-    return Index.open(folder, verify=False)
 
 
 def _write_version(
     home: Path,
     source: VectorSource,
     asked: NDArray[np.float32] | None,
-    settings: Settings,
+    settings: IndexSettings,
     quantiser: Quantiser | None,
     tower: str | None,
 ) -> None:
     by_codes = settings.codes if settings.codes is not None else source.rows >= CODES_FROM
     by_codes = by_codes or quantiser is not None
     dtype: DenseDtype = settings.dtype or ("float16" if by_codes else "float32")
-    writer = SegmentWriter(home, source.dim, dtype, source.name)
-    with progress("vectors", source.rows, "items") as bar:
+    with (
+        SegmentWriter(home, source.dim, dtype, source.name) as writer,
+        progress("vectors", source.rows, "items") as bar,
+    ):
         for chunk in normal_chunks(source, settings.metric):
             writer.append(chunk)
             bar.advance(len(chunk.vectors))
-    rows, id_type = writer.close()
+        rows, id_type = writer.finish()
     dense = DenseFile(home / VECTORS_FILE, rows, source.dim, dtype, settings.metric)
     items = Items(home, rows, id_type)
     goal = Goal(settings.recall, min(settings.k, rows), settings.bytes_per_item)
     questions = _questions(source, dense, asked, settings, goal.k)
     choice = None
+    if asked is not None:
+        kept = np.concatenate([questions.tuning.queries, questions.held_out.queries])
+        save_tensors(home / QUERIES_FILE, {"queries": kept})
     if by_codes:
         choice = _chosen(dense, goal, questions, quantiser, settings.seed)
         _write_codes(home, choice)
@@ -160,7 +169,7 @@ def _write_version(
         id_column=items.id_column,
         attributes={name: str(dtype) for name, dtype in list(items.schema.items())[1:]},
         vectors=(VectorsRecord(file=VECTORS_FILE, dim=source.dim, dtype=dtype, tower=tower),),
-        coarse=None if choice is None else _record(choice, goal, given=quantiser is not None),
+        coarse=None if choice is None else _record(choice, goal),
         measured=None,
         files=file_records(home),
     )
@@ -198,7 +207,7 @@ def _questions(
     source: VectorSource,
     dense: DenseFile,
     asked: NDArray[np.float32] | None,
-    settings: Settings,
+    settings: IndexSettings,
     k: int,
 ) -> _Parts:
     """Queries, given or drawn from the items, and their exact answers among the vectors as given."""
@@ -238,7 +247,7 @@ def _write_codes(home: Path, choice: Choice) -> None:
     choice.lists.astype(np.uint32).tofile(home / LISTS_FILE)
 
 
-def _record(choice: Choice, goal: Goal, *, given: bool) -> CoarseRecord:
+def _record(choice: Choice, goal: Goal) -> CoarseRecord:
     quantiser = choice.quantiser
     return CoarseRecord(
         lists=quantiser.lists,
@@ -249,8 +258,7 @@ def _record(choice: Choice, goal: Goal, *, given: bool) -> CoarseRecord:
         probes=choice.probes,
         candidates=choice.candidates,
         k=goal.k,
-        routing="learned" if choice.learned else "centroids",
-        trained="given" if given else "here",
+        routing=quantiser.routed_by,
     )
 
 

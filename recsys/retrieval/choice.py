@@ -22,7 +22,7 @@ from recsys.retrieval.routing import learned_routing
 ROW_NUMBER_BYTES = 8
 """What FAISS's inverted lists hold for each row beside its code."""
 _POINTS_PER_LIST, _LEAST_POINTS, _MOST_POINTS = 64, 65_536, 524_288
-_OPQ_POINTS, _OPQ_ROUNDS = 16_384, 8
+_OPQ_POINTS, _OPQ_ROUNDS = 16_384, 5
 _LEAST_ROWS_PER_LIST = 39
 _DEPTHS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 200)
 """Candidates per answer that are tried."""
@@ -52,8 +52,6 @@ class Choice:
     candidates: int
     recall: float
     """On the questions that it was chosen by."""
-    learned: bool
-    """Whether queries taught which lists to search."""
 
 
 def choose(
@@ -78,10 +76,10 @@ def choose(
     made = None
     for quantiser in _quantisers(dense, goal, given, seed):
         lists, codes = _encoded(dense, quantiser)
-        routed, learned = _routed(quantiser, lists, tuning, teaching, seed)
+        routed = _routed(quantiser, lists, tuning, teaching, seed)
         coarse = Coarse(routed, lists, codes, dense.metric, probes=1, candidates=goal.k)
         probes, candidates, recall = _tuned(coarse, dense, goal, tuning)
-        made = Choice(routed, lists, codes, probes, candidates, recall, learned)
+        made = Choice(routed, lists, codes, probes, candidates, recall)
         if recall >= goal.recall:
             return made
         say(f"index     {quantiser.code_bytes} bytes of code reach recall@{goal.k} {recall:.4f}")
@@ -151,12 +149,13 @@ def _trained(
     nearest = faiss.knn(sample, centroids, 1)[1][:, 0]
     residual = np.ascontiguousarray(sample - centroids[nearest])
     with progress("codebooks"):
+        product = faiss.ProductQuantizer(width, segments, 4)
+        product.cp.min_points_per_centroid = 1
         turn = faiss.OPQMatrix(dense.dim, segments, width)
-        turn.niter, turn.max_train_points = _OPQ_ROUNDS, _OPQ_POINTS
-        turn.pq = faiss.ProductQuantizer(width, segments, 4)
+        turn.niter, turn.niter_pq, turn.max_train_points = _OPQ_ROUNDS, 2, _OPQ_POINTS
+        turn.pq = product
         turn.train(residual)
         rotation = faiss.vector_to_array(turn.A).reshape(width, dense.dim)
-        product = faiss.ProductQuantizer(width, segments, 4)
         product.train(np.ascontiguousarray(residual @ rotation.T))
     codebooks = faiss.vector_to_array(product.centroids).reshape(segments, 16, width // segments)
     return Quantiser.of(centroids @ rotation.T, codebooks, dense.metric, rotation=rotation)
@@ -181,14 +180,14 @@ def _routed(
     tuning: Questions,
     teaching: Questions | None,
     seed: int,
-) -> tuple[Quantiser, bool]:
+) -> Quantiser:
     """The quantiser with learned routing, where that finds the answers of other questions sooner."""
     if teaching is None or not len(teaching):
-        return quantiser, False
+        return quantiser
     weights = learned_routing(quantiser, teaching.queries, lists[teaching.answers], seed)
-    learned = replace(quantiser, routing=weights)
+    learned = replace(quantiser, routing=weights, routed_by="learned")
     better = _rows_to_scan(learned, lists, tuning) < _rows_to_scan(quantiser, lists, tuning)
-    return (learned, True) if better else (quantiser, False)
+    return learned if better else quantiser
 
 
 def _rows_to_scan(quantiser: Quantiser, lists: NDArray[np.int64], questions: Questions) -> float:
@@ -209,7 +208,8 @@ def _tuned(coarse: Coarse, dense: DenseFile, goal: Goal, tuning: Questions) -> t
     probes = 1
     while True:
         ranked = coarse.ranked(tuning.queries, depths[-1], probes)
-        curve = [(tuning.recall(ranked[:, :depth]), depth) for depth in depths]
+        recalls = tuning.recall_by_depth(ranked)
+        curve = [(float(recalls[depth - 1]), depth) for depth in depths]
         enough = [(recall, depth) for recall, depth in curve if recall >= goal.recall + _MARGIN]
         if enough:
             recall, depth = enough[0]

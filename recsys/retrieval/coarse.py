@@ -87,7 +87,7 @@ class Coarse:
     @classmethod
     def open(cls, folder: Path, record: CoarseRecord, metric: Metric, rows: int) -> Coarse:
         """Read the codes of a version."""
-        quantiser = Quantiser.load(folder, by_residual=record.by_residual)
+        quantiser = Quantiser.load(folder, by_residual=record.by_residual, routed_by=record.routing)
         if (quantiser.lists, quantiser.code_bytes) != (record.lists, record.code_bytes):
             raise RetrievalError(
                 f"{folder}: its codes are not those of its manifest; build the index again"

@@ -65,12 +65,16 @@ class DenseWriter:
         self._file.write(stored.data)
         self.rows += len(vectors)
 
-    def close(self) -> None:
-        """Finish the file; to be called once."""
+    def finish(self) -> None:
+        """Write what comes last, and close."""
         if self._dtype == "int8":
             self._file.write(b"\0" * (-self.rows * self._dim % _ALIGNED))
             for scales in self._scales:
                 self._file.write(scales.data)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
         self._file.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.errors import ConfigError, DataError, RetrievalError
@@ -28,10 +29,10 @@ _TRIES = 5
 class Found:
     """Answers of a search, best first."""
 
-    ids: list[pl.Series]
-    """Ids for each query; shorter than ``k`` where filter and exclusions leave fewer items."""
-    scores: list[NDArray[np.float32]]
-    """Inner product, cosine, or for ``l2`` the negative squared distance: higher is nearer."""
+    ids: pl.Series
+    """A list of ids for each query; shorter than ``k`` where filter and exclusions leave fewer items."""
+    scores: pl.Series
+    """Lists beside them: inner product, cosine, or for ``l2`` the negative squared distance."""
     version: str
     """Fingerprint of the version that answered; one for all queries of a search."""
 
@@ -40,16 +41,10 @@ class Found:
 
     def frame(self) -> pl.DataFrame:
         """A line for each answer: ``query`` (from 0), ``rank`` (from 1), the id, ``score``."""
-        counts = [len(ids) for ids in self.ids]
-        ranks = [np.arange(1, count + 1, dtype=np.int64) for count in counts]
-        return pl.DataFrame(
-            {
-                "query": np.repeat(np.arange(len(self)), counts),
-                "rank": np.concatenate(ranks),
-                self.ids[0].name: pl.concat(self.ids),
-                "score": np.concatenate(self.scores),
-            }
-        )
+        lists = pl.DataFrame([self.ids, self.scores.alias("score")]).with_row_index("query")
+        ranked = lists.with_columns(rank=pl.int_ranges(1, pl.col("score").list.len() + 1))
+        found = ranked.filter(pl.col("score").list.len() > 0).explode("rank", self.ids.name, "score")
+        return found.select("query", "rank", self.ids.name, "score")
 
 
 class Index:
@@ -78,7 +73,7 @@ class Index:
         """
         folder, wanted = Path(folder), None if tower is None else tower_fingerprint(tower)
         current, snapshot = _opened(folder, verify=verify)
-        _check_tower(snapshot, wanted)
+        check_tower(snapshot, wanted)
         return cls(folder, current, snapshot, wanted)
 
     @property
@@ -103,7 +98,7 @@ class Index:
         if read_current(self.folder) == self._state[0]:
             return False
         current, snapshot = _opened(self.folder, verify=True)
-        _check_tower(snapshot, self._tower)
+        check_tower(snapshot, self._tower)
         self._state = (current, snapshot)
         return True
 
@@ -136,13 +131,11 @@ class Index:
         if exclude is not None:
             wanted = replace(wanted, excluded=_excluded(exclude, len(vectors), snapshot))
         scores, rows = snapshot.search(vectors, wanted)
-        counts = np.count_nonzero(rows >= 0, axis=1)
-        ids = snapshot.ids(rows[rows >= 0])
-        starts = np.cumsum(counts) - counts
+        kept = rows >= 0
+        ids = snapshot.ids(rows[kept])
+        ends = np.concatenate([[0], np.cumsum(np.count_nonzero(kept, axis=1))])
         return Found(
-            [ids[int(start) : int(start + count)] for start, count in zip(starts, counts, strict=True)],
-            [line[:count] for line, count in zip(scores, counts, strict=True)],
-            snapshot.fingerprint,
+            _lists(ends, ids), _lists(ends, pl.Series("scores", scores[kept])), snapshot.fingerprint
         )
 
     def vectors(self, ids: Sequence[Any] | pl.Series) -> NDArray[np.float32]:
@@ -154,6 +147,36 @@ class Index:
             missing = wanted[int((rows < 0).argmax())]
             raise RetrievalError(f"{self.folder}: no item {missing!r} in this index")
         return snapshot.vectors(rows)
+
+    def upsert(
+        self,
+        ids: pl.DataFrame | pl.Series | Sequence[Any],
+        vectors: NDArray[Any],
+        *,
+        tower: str | None = None,
+    ) -> None:
+        """Add items or replace those that are there, and see them; with attributes, ``ids`` is a table.
+
+        See ``changes.upsert``, which takes files too.
+        """
+        from recsys.retrieval.changes import upsert
+
+        upsert(self.folder, vectors, ids=ids, tower=tower or self._tower)
+        self.refresh()
+
+    def delete(self, ids: pl.Series | Sequence[Any]) -> None:
+        """Remove items, and see it; raises RetrievalError that names an id which is not there."""
+        from recsys.retrieval.changes import delete
+
+        delete(self.folder, ids)
+        self.refresh()
+
+    def compact(self, *, retrain: bool = False) -> None:
+        """Merge what came and went into a new version, and see it; see ``changes.compact``."""
+        from recsys.retrieval.changes import compact
+
+        compact(self.folder, retrain=retrain)
+        self.refresh()
 
 
 def tower_fingerprint(tower: str | Path) -> str:
@@ -169,6 +192,11 @@ def tower_fingerprint(tower: str | Path) -> str:
     return stated
 
 
+def _lists(ends: NDArray[np.int64], values: pl.Series) -> pl.Series:
+    """A list for each query, from its values in one row and where each begins and the last ends."""
+    return pl.Series(values.name, pa.LargeListArray.from_arrays(pa.array(ends), values.to_arrow()))
+
+
 def _opened(folder: Path, *, verify: bool) -> tuple[Current, Snapshot]:
     """The newest version; tried again where a writer swapped it while it was being opened."""
     for _ in range(_TRIES):
@@ -181,7 +209,8 @@ def _opened(folder: Path, *, verify: bool) -> tuple[Current, Snapshot]:
     raise RetrievalError(f"{folder}: swapped {_TRIES} times while it was being opened; try again")
 
 
-def _check_tower(snapshot: Snapshot, tower: str | None) -> None:
+def check_tower(snapshot: Snapshot, tower: str | None) -> None:
+    """Raise RetrievalError where the vectors are for another query tower than this; None: not said."""
     made_for = snapshot.manifest.dense.tower
     if tower is not None and tower != made_for:
         known = "not said" if made_for is None else made_for[:12]

@@ -60,10 +60,14 @@ class ItemWriter:
         self._ends.append(self._ends[-1][-1] + ids.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy())
 
     def close(self) -> None:
-        """Finish the files; raises DataError that names an id which stands there twice."""
+        """Let go of the files."""
         self._ids.close()
-        if self._table is not None:
+        if self._table is not None and self._table.is_open:
             self._table.close()
+
+    def finish(self) -> None:
+        """Write the look-ups; raises DataError that names an id which stands there twice."""
+        self.close()
         if self.id_type == "string":
             np.concatenate(self._ends).tofile(self._folder / "ends.bin")
         keys = np.concatenate(self._keys) if self._keys else np.empty(0, np.uint64)

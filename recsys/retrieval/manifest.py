@@ -64,7 +64,6 @@ class CoarseRecord(_Part):
     """Answers that probes and candidates were chosen for."""
     routing: Literal["centroids", "learned"]
     """What chooses the lists: the centroids, or weights learned from queries."""
-    trained: Literal["here", "given"] = "here"
 
 
 class Measured(_Part):

@@ -40,8 +40,15 @@ class Questions:
 
     def recall(self, rows: NDArray[np.int64]) -> float:
         """Mean share of the answers among found rows ``[Q, M]``."""
-        found = [len(np.intersect1d(line, wanted)) for line, wanted in zip(rows, self.answers, strict=True)]
-        return float(np.mean(found) / self.answers.shape[1])
+        return float(self.recall_by_depth(rows)[-1])
+
+    def recall_by_depth(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The same among the first one, two, … ``M`` found rows of each query."""
+        width = int(self.answers.max(initial=0)) + 1
+        line = np.arange(len(rows))[:, None] * width
+        known = np.where((rows < 0) | (rows >= width), -1, line + rows)
+        hits = np.isin(known, line + self.answers).sum(axis=0)
+        return np.asarray(hits.cumsum() / self.answers.size)
 
 
 def answered(

@@ -22,6 +22,9 @@ from recsys.serving.files import load_tensors, save_tensors
 QUANTISER_FILE = "quantiser.safetensors"
 
 
+RoutedBy = Literal["centroids", "learned"]
+
+
 @dataclass(frozen=True)
 class Quantiser:
     """Lists and codes of vectors ``[N, D]``."""
@@ -37,6 +40,8 @@ class Quantiser:
     the last weight added."""
     by_residual: bool = True
     """Codes stand for what a vector differs from its centroid by, rather than for the vector."""
+    routed_by: RoutedBy = "centroids"
+    """Where the routing comes from."""
 
     def __post_init__(self) -> None:
         segments, words, part = self.codebooks.shape
@@ -123,9 +128,14 @@ class Quantiser:
         save_tensors(folder / QUANTISER_FILE, arrays)
 
     @classmethod
-    def load(cls, folder: Path, *, by_residual: bool) -> Quantiser:
+    def load(cls, folder: Path, *, by_residual: bool, routed_by: RoutedBy) -> Quantiser:
         """Read what ``save`` wrote."""
         arrays = load_tensors(folder / QUANTISER_FILE)
         return cls(
-            arrays["rotation"], arrays["centroids"], arrays["codebooks"], arrays["routing"], by_residual
+            arrays["rotation"],
+            arrays["centroids"],
+            arrays["codebooks"],
+            arrays["routing"],
+            by_residual,
+            routed_by,
         )

@@ -25,18 +25,28 @@ class Segment:
 
 
 class SegmentWriter:
-    """Writes a segment into a folder, chunk after chunk."""
+    """Writes a segment into a folder, chunk after chunk; a context that closes its files."""
 
     def __init__(self, folder: Path, dim: int, dtype: DenseDtype, name: str) -> None:
         self._dense = DenseWriter(folder / VECTORS_FILE, dim, dtype, name)
         self._items = ItemWriter(folder, name)
 
+    def __enter__(self) -> SegmentWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._dense.close()
+        self._items.close()
+
     def append(self, chunk: Chunk) -> None:
         self._dense.append(chunk.vectors)
         self._items.append(chunk.items)
 
-    def close(self) -> tuple[int, IdType]:
-        """Finish; the number of rows and the type of the ids. Raises DataError for an id given twice."""
-        self._dense.close()
-        self._items.close()
+    def finish(self) -> tuple[int, IdType]:
+        """Write what comes last; the number of rows and the type of the ids.
+
+        Raises DataError that names an id which was given twice.
+        """
+        self._dense.finish()
+        self._items.finish()
         return self._dense.rows, self._items.id_type

@@ -83,12 +83,12 @@ def open_vectors(
         DataError: a file is missing or damaged.
     """
     if isinstance(data, np.ndarray):
-        return _of_array("an array", data, _items_table(ids, id_column, attributes))
+        return _of_array("an array", data, items_table(ids, id_column, attributes))
     path = Path(data)
     if path.suffix == ".npy":
-        return _of_array(str(path), _npy(path), _items_table(ids, id_column, attributes))
+        return _of_array(str(path), _npy(path), items_table(ids, id_column, attributes))
     if path.suffix == ".safetensors":
-        table = _items_table(ids, id_column, attributes)
+        table = items_table(ids, id_column, attributes)
         return _of_array(str(path), _tensor(path, vector_column), table)
     if ids is not None:
         raise ConfigError(f"ids: {path} is Parquet, which holds its ids in a column; name it by id_column")
@@ -133,7 +133,7 @@ class _Slice:
         return found
 
 
-def _items_table(ids: Any, id_column: str | None, attributes: Sequence[str]) -> pl.DataFrame | None:
+def items_table(ids: Any, id_column: str | None, attributes: Sequence[str]) -> pl.DataFrame | None:
     """Ids and attributes that stand beside an array, ids first; None: row numbers."""
     if ids is None:
         if id_column or attributes:
@@ -187,7 +187,7 @@ def _of_parquet(
         schema = pl.read_parquet_schema(files[0])
         rows = sum(pq.read_metadata(file).num_rows for file in files)
     vector_column = _vector_column(spec, vector_column, schema)
-    if need_ids or id_column is not None:
+    if need_ids or id_column is not None or len(_likely_ids(schema)) == 1:
         id_column = _id_column(spec, id_column, schema)
     for column in attributes:
         require_column(column, schema, spec)
@@ -248,6 +248,7 @@ def _vector_column(spec: str, given: str | None, schema: Mapping[str, pl.DataTyp
         if given not in lists:
             raise SchemaError(f"{spec}: column {given!r}: expected lists of numbers, found {schema[given]}")
         return given
+    lists = [name for name in lists if element_type(schema[name]).is_float()] or lists
     if len(lists) != 1:
         found = ", ".join(map(repr, lists)) or "none"
         raise SchemaError(
@@ -260,15 +261,18 @@ def _id_column(spec: str, given: str | None, schema: Mapping[str, pl.DataType]) 
     if given is not None:
         require_column(given, schema, spec)
         return given
-    if ID in schema:
-        return ID
-    likely = [name for name in schema if name.endswith("_id")]
+    likely = _likely_ids(schema)
     if len(likely) != 1:
         found = ", ".join(map(repr, likely)) or "none"
         raise SchemaError(
             f"{spec}: which column holds the ids? found {found} by name; name it by id_column"
         )
     return likely[0]
+
+
+def _likely_ids(schema: Mapping[str, pl.DataType]) -> list[str]:
+    """Columns that hold ids by their names."""
+    return [ID] if ID in schema else [name for name in schema if name.endswith("_id")]
 
 
 def _not_empty(source: VectorSource) -> VectorSource:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.retrieval.build import Settings, index
+from recsys.retrieval.build import IndexSettings, index
 from recsys.retrieval.index import Index
 
 ITEMS, DIM = 4_000, 16
@@ -39,7 +39,7 @@ def made_queries(queries: int = 20, dim: int = DIM) -> NDArray[np.float32]:
     return np.asarray(np.random.default_rng(2).normal(size=(queries, dim)), np.float32)
 
 
-def made_index(folder: Path, settings: Settings | None = None, rows: int = ITEMS) -> Index:
+def made_index(folder: Path, settings: IndexSettings | None = None, rows: int = ITEMS) -> Index:
     """An index of ``made_vectors`` with ``made_items``."""
     return index(
         made_vectors(rows),

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from recsys.errors import ConfigError, DataError
-from recsys.retrieval.build import Settings
+from recsys.retrieval.build import IndexSettings
 from recsys.retrieval.dense import DenseDtype, Metric
 from recsys.retrieval.index import Index
 from tests.retrieval.made import exact_ids, made_index, made_items, made_queries, made_vectors
@@ -25,13 +25,15 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    return made_index(tmp_path_factory.mktemp("coded") / "index", Settings(codes=True, dtype="float32"))
+    return made_index(
+        tmp_path_factory.mktemp("coded") / "index", IndexSettings(codes=True, dtype="float32")
+    )
 
 
 @pytest.mark.parametrize("metric", ["ip", "cosine", "l2"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_an_exact_search_finds_the_right_items(tmp_path: Path, metric: Metric, dtype: DenseDtype) -> None:
-    found = made_index(tmp_path / "index", Settings(metric=metric, dtype=dtype)).search(QUERIES, 10)
+    found = made_index(tmp_path / "index", IndexSettings(metric=metric, dtype=dtype)).search(QUERIES, 10)
     right = exact_ids(VECTORS, IDS, QUERIES, 10, metric)
     shared = [len(set(ids.to_list()) & set(line)) for ids, line in zip(found.ids, right, strict=True)]
     assert np.mean(shared) >= {"float32": 10, "float16": 9.9, "int8": 9.5}[dtype]
