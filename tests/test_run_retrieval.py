@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
@@ -12,9 +15,13 @@ import yaml
 from recsys.chain import Finished, run
 from recsys.config import parse_config
 from recsys.data.split import split_source
-from recsys.errors import ConfigError, DataError
+from recsys.errors import BundleError, ConfigError, DataError
+from recsys.evaluation.retrieval import ItemLists, best_items, rank_metrics
 from recsys.evaluation.retrieval_metrics import RetrievalEvaluation
 from recsys.place import Place
+from recsys.serving.bundle import Bundle
+from recsys.serving.files import load_tensors, record_of, save_tensors
+from recsys.training.raw_scores import score_raw
 from tests.training.retrieval_log import made_log
 
 SETTINGS: dict[str, Any] = {
@@ -40,6 +47,7 @@ SETTINGS: dict[str, Any] = {
     "model": {"name": "two_tower", "temperature": 0.2, "negatives": 16},
     "train": {"epochs": 3, "batch_size": 128, "monitor": "ndcg", "monitor_k": 5, "device": "cpu"},
     "evaluate": {"k": [10, 20]},
+    "export": {"dtype": "float32"},
 }
 
 
@@ -49,14 +57,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     made_log(1_500).write_parquet(folder / "train.parquet")
     made_log(300, seed=1).write_parquet(folder / "test.parquet")
     (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS))
-    return run(folder / "run.yaml", data=folder, output=folder / "out", until="evaluate")
+    return run(folder / "run.yaml", data=folder, output=folder / "out")
 
 
 def test_every_stage_but_ranking_is_made(finished: Finished) -> None:
     assert [outcome.stage for outcome in finished.outcomes] == [
-        *("infer", "prepare", "plan", "train", "evaluate")
+        *("infer", "prepare", "plan", "train", "evaluate", "export")
     ]
-    again = run(finished.config, until="evaluate")
+    again = run(finished.config)
     assert {outcome.state for outcome in again.outcomes} == {"up to date"}
 
 
@@ -69,6 +77,79 @@ def test_evaluation_has_head_and_tail_apart(finished: Finished) -> None:
     page = (finished.folder / "run" / "report.html").read_text()
     assert "Full ranking of the catalogue" in page
     assert f"{found.overall['recall@10']:.4f}" in page
+
+
+def test_the_bundle_alone_finds_what_the_model_finds(finished: Finished) -> None:
+    bundle = Bundle.load(finished.folder / "bundle")
+    towers = bundle.manifest.towers
+    assert towers is not None
+    assert towers.features == ("user_id", "history", "hour")
+    assert towers.model_difference < 1e-5
+    assert towers.cosine == pytest.approx(1)
+    found = pl.read_parquet(bundle.folder / towers.items)
+    vectors = found["vector"].to_numpy()
+    assert vectors.shape == (towers.count, towers.dim) == (found.height, 8)
+
+    rows = made_log(300, seed=1).unique("user_id", keep="first", maintain_order=True)
+    queries = bundle.query_encoder().encode(rows.drop("item_id", "genres", "price"))
+    place = {item: at for at, item in enumerate(found["id"])}
+    seen, wanted = (
+        _lists(made_log(count, seed), rows["user_id"].to_list(), place)
+        for count, seed in ((1_500, 0), (300, 1))
+    )
+    best = best_items(queries, vectors, 20, seen)
+    again = rank_metrics(best, wanted.minus(seen), (5, 10, 20), _unknown(rows, place)).means()
+    assert again == pytest.approx(RetrievalEvaluation.load(finished.folder / "evaluation").overall)
+
+
+def _lists(log: pl.DataFrame, users: list[int], place: dict[str, int]) -> ItemLists:
+    known = log.filter(pl.col("item_id").is_in(list(place)), pl.col("user_id").is_in(users))
+    at = {user: number for number, user in enumerate(users)}
+    pairs = [(at[user], place[item]) for user, item in known.select("user_id", "item_id").iter_rows()]
+    return ItemLists.of(*np.array(pairs).T, len(users))
+
+
+def _unknown(rows: pl.DataFrame, place: dict[str, int]) -> np.ndarray:
+    log = made_log(300, seed=1).filter(~pl.col("item_id").is_in(list(place)))
+    return np.array([(log["user_id"] == user).sum() for user in rows["user_id"]])
+
+
+def test_items_are_exported_as_the_checkpoint_has_them(finished: Finished) -> None:
+    """Vectors by the model itself from raw rows that no part of the dataset holds."""
+    bundle = Bundle.load(finished.folder / "bundle")
+    towers = bundle.manifest.towers
+    assert towers is not None
+    found = pl.read_parquet(bundle.folder / towers.items)
+    rows = made_log(40, seed=9)
+    known = rows.join(found.select("id", "vector"), left_on="item_id", right_on="id", maintain_order="left")
+    queries, items = bundle.query_encoder().encode(known), known["vector"].to_numpy()
+    logits = (queries * items).sum(1) / SETTINGS["model"]["temperature"]
+    scores = score_raw(finished.folder / "run", known.drop("vector"))
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), scores, atol=1e-5)
+    np.testing.assert_allclose(bundle.scorer().score(known), scores, atol=1e-5)
+    first = made_log(1_500).filter(pl.col("item_id") == found["id"][3])
+    assert found["genres"][3].to_list() == first["genres"][0].to_list()
+    assert found["price"][3] == pytest.approx(first["price"][0], abs=1e-5) or first["price"][0] is None
+
+
+def test_a_damaged_query_tower_is_noticed(finished: Finished, tmp_path: Path) -> None:
+    bundle = Bundle.load(finished.folder / "bundle")
+    assert bundle.manifest.towers is not None
+    copied = shutil.copytree(bundle.folder, tmp_path / "bundle")
+    arrays = load_tensors(copied / "selftest.safetensors")
+    arrays["query"][5, 2] += 0.001
+    save_tensors(copied / "selftest.safetensors", arrays)
+    files = bundle.manifest.files | {"selftest.safetensors": record_of(copied / "selftest.safetensors")}
+    bundle.manifest.model_copy(update={"files": files}).save(copied)
+    with pytest.raises(BundleError, match="row 5: the self-test expects the query vector"):
+        Bundle.load(copied)
+
+
+def test_a_ranking_model_has_no_query_tower(finished: Finished) -> None:
+    bundle = Bundle.load(finished.folder / "bundle")
+    plain = replace(bundle, manifest=bundle.manifest.model_copy(update={"towers": None}))
+    with pytest.raises(BundleError, match="its model scores rows, and has no query tower"):
+        plain.query_encoder()
 
 
 def test_validation_rows_are_a_share_of_the_train_file(finished: Finished) -> None:

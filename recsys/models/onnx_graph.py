@@ -48,11 +48,11 @@ def flat_inputs(inputs: Inputs, layout: Layout) -> list[Tensor]:
     return tensors
 
 
-def export_onnx(model: nn.Module, layout: Layout, path: Path) -> None:
+def export_onnx(model: nn.Module, layout: Layout, path: Path, *, output: str = OUTPUT) -> None:
     """Write a model as an ONNX graph that scores as the model does in evaluation, in float32.
 
     B and each sequence's H are dynamic and may be 0; aligned sequences share H. The model itself is
-    left as it was found.
+    left as it was found. ``output`` names what the model gives.
     """
     names = input_names(layout)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -63,7 +63,7 @@ def export_onnx(model: nn.Module, layout: Layout, path: Path) -> None:
             dynamo=True,
             dynamic_shapes={"tensors": _dynamic_shapes(layout)},
             input_names=names,
-            output_names=[OUTPUT],
+            output_names=[output],
             opset_version=_OPSET,
             verbose=False,
         )

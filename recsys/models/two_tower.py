@@ -15,6 +15,10 @@ from recsys.models.inputs import Inputs, Layout
 from recsys.models.linear import Linear
 from recsys.models.mlp import MLP
 from recsys.models.options import Activation, ModelConfig, Widths
+from recsys.schema import Side
+
+QUERY_SIDES: tuple[Side, ...] = ("user", "context")
+"""Sides whose features the query tower reads."""
 
 
 class TwoTowerConfig(ModelConfig):
@@ -75,7 +79,7 @@ class TwoTower(nn.Module):
                 f"feature {sideless[0]!r} has no side; say in data.columns (or the schema) whether each of "
                 f"{', '.join(sideless)} describes the user, the item or the context"
             )
-        query, item = layout.of_sides({"user", "context"}), layout.of_sides({"item"})
+        query, item = layout.of_sides(QUERY_SIDES), layout.of_sides({"item"})
         for side, part in (("user", query), ("item", item)):
             if not part.names:
                 raise ValueError(

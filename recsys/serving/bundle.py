@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from recsys.serving.encode import Vocabulary
 from recsys.serving.files import check_file, load_tensors
 from recsys.serving.manifest import BundleManifest
 from recsys.serving.quantise import Table
+from recsys.serving.queries import OUTPUT, QueryEncoder
 from recsys.serving.scorer import Scorer
 from recsys.serving.selftest import check_selftest
 
@@ -29,6 +31,8 @@ class Bundle:
     tables: dict[str, Table]
     vocabularies: dict[str, Vocabulary]
     dense: DensePart
+    query: DensePart | None = None
+    """The query tower of a retrieval model."""
 
     @classmethod
     def load(cls, folder: str | Path, *, verify: bool = True, threads: int | None = None) -> Bundle:
@@ -54,10 +58,11 @@ class Bundle:
             {name: _table(folder, manifest, name) for name in manifest.tables},
             {name: _vocabulary(folder, manifest, name) for name in manifest.vocabularies},
             DensePart(folder / manifest.dense, threads),
+            None if manifest.towers is None else DensePart(folder / manifest.towers.query, threads, OUTPUT),
         )
         if verify:
-            test = manifest.selftest
-            check_selftest(bundle.scorer(), folder / test.file, test.rows, test.tolerance)
+            queries = None if bundle.query is None else bundle.query_encoder()
+            check_selftest(bundle.scorer(), queries, folder / manifest.selftest.file, manifest.selftest)
         return bundle
 
     def scorer(self) -> Scorer:
@@ -71,6 +76,27 @@ class Bundle:
             tables=self.tables,
             dense=self.dense,
         )
+
+    def query_encoder(self) -> QueryEncoder:
+        """An encoder of raw rows' queries; raises BundleError where the model scores rows alone."""
+        towers = self.manifest.towers
+        if towers is None or self.query is None:
+            raise BundleError(f"{self.folder}: its model scores rows, and has no query tower")
+        return query_encoder_of(self.scorer(), self.query, towers.features, towers.dim)
+
+
+def query_encoder_of(scorer: Scorer, query: DensePart, names: Sequence[str], dim: int) -> QueryEncoder:
+    """An encoder of the features that a query tower reads, with a scorer's tables and vocabularies."""
+    features = [feature for feature in scorer.features if feature.name in names]
+    return QueryEncoder(
+        schema=scorer.schema.keep(list(names)),
+        features=features,
+        numerics=scorer.numerics,
+        vocabularies=scorer.vocabularies,
+        tables=scorer.tables,
+        dense=query,
+        dim=dim,
+    )
 
 
 def _table(folder: Path, manifest: BundleManifest, name: str) -> Table:

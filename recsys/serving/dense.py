@@ -128,13 +128,14 @@ class DensePart:
     Args:
         path: the graph.
         threads: that one batch is computed with; default: as many as the machine has cores.
+        output: name of its one output.
 
     Raises:
         BundleError: the graph cannot be loaded.
         InstallationError: onnxruntime is not installed.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, output: str = "logit") -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -149,20 +150,24 @@ class DensePart:
         except Exception as error:
             raise BundleError(f"{path}: not a graph that onnxruntime can load: {error}") from error
         outputs = [node.name for node in session.get_outputs()]
-        if outputs != ["logit"]:
-            raise BundleError(f"{path}: expected one output 'logit', found {outputs}")
+        if outputs != [output]:
+            raise BundleError(f"{path}: expected one output {output!r}, found {outputs}")
         self.inputs: list[str] = [node.name for node in session.get_inputs()]
         """Names of its inputs; one that the model does not read may be absent from the graph."""
         self._session = session
         self._path = path
 
     def logit(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Logits ``[B]`` float32; raises BundleError when the graph asks for an input that is not there."""
+        """Logits ``[B]`` float32; raises what ``run`` raises."""
+        return self.run(inputs).reshape(-1)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Its output, float32; raises BundleError when the graph asks for an input that is not there."""
         unknown = [name for name in self.inputs if name not in inputs]
         if unknown:
             raise BundleError(f"{self._path}: asks for inputs that no feature gives: {unknown}")
         try:
-            found = self._session.run(["logit"], {name: inputs[name] for name in self.inputs})[0]
+            found = self._session.run(None, {name: inputs[name] for name in self.inputs})[0]
         except Exception as error:
             raise BundleError(f"{self._path}: cannot be run: {error}") from error
-        return np.asarray(found, np.float32).reshape(-1)
+        return np.asarray(found, np.float32)

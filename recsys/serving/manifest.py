@@ -16,9 +16,10 @@ from recsys.schema import Kind, Schema, Side, ValueType
 
 MANIFEST_FILE = "manifest.json"
 FORMAT: Literal["recsys-bundle"] = "recsys-bundle"
-VERSIONS = (1, 2, 3)
+VERSIONS = (1, 2, 3, 4)
 """Versions that this reader knows. A bundle says 2 where it holds what readers of 1 would misread:
-values with several rows, or a table that vocabularies share; and 3 where gates closed values."""
+values with several rows, or a table that vocabularies share; 3 where gates closed values; and 4 where
+there are a query tower and items."""
 TOLERANCE = 1e-5
 """Largest difference of a probability that the self-test accepts. Matrix products of two processors
 differ by about 1e-6; a wrong row, code or encoder moves scores by far more."""
@@ -133,6 +134,28 @@ class SelfTest(_Part):
     """Largest difference of these rows' scores, with float32 tables, from the trained model's own."""
 
 
+class Towers(_Part):
+    """How a retrieval model's queries and items become vectors."""
+
+    query: str
+    """File of the query tower, an ONNX graph with one output, ``vector`` float32 ``[B, dim]``."""
+    features: tuple[str, ...]
+    """Features that it reads."""
+    dim: int
+    item: str
+    """Feature that tells items apart."""
+    items: str
+    """Parquet of the catalogue: ``id`` (raw value of ``item``), the items' other features as raw values,
+    ``train_rows``, and ``vector`` float32 ``[dim]``."""
+    count: int
+    """Items of the catalogue."""
+    model_difference: float
+    """Largest difference of an element of the self-test's query vectors, with float32 tables, from the
+    trained model's own."""
+    cosine: float
+    """Mean cosine of those vectors with stored and with float32 tables."""
+
+
 class BundleManifest(_Part):
     """What ``manifest.json`` holds."""
 
@@ -157,6 +180,8 @@ class BundleManifest(_Part):
     metrics: dict[str, Any] = {}
     quantisation: Quantisation | None = None
     gates: BundleGates | None = None
+    towers: Towers | None = None
+    """Of retrieval models."""
     bytes: dict[str, int]
     """Bytes per part: tables, vocabularies, dense, self-test, embeddings."""
     files: dict[str, FileRecord]
@@ -178,6 +203,7 @@ class BundleManifest(_Part):
                 raise ValueError(f"features: {feature.name!r} has no encoder, vocabulary or table here")
         named = [table.file for table in self.tables.values()]
         named += [vocabulary.keys for vocabulary in self.vocabularies.values()]
+        named += [] if self.towers is None else [self.towers.query, self.towers.items]
         for path in (*named, self.dense, self.selftest.file):
             if path not in self.files:
                 raise ValueError(f"files: {path!r} is not listed")
@@ -219,8 +245,10 @@ class BundleManifest(_Part):
             raise BundleError(f"{path}: not a valid manifest:\n" + "\n".join(faults)) from error
 
 
-def version_for(plan: Plan, *, gated: bool = False) -> int:
+def version_for(plan: Plan, *, gated: bool = False, retrieves: bool = False) -> int:
     """The oldest version of the bundle format whose readers understand a plan's bundle."""
+    if retrieves:
+        return 4
     if gated:
         return 3
     shared = ("unified", "pool")

@@ -59,15 +59,7 @@ class Scorer:
 
     def scores(self, data: Data) -> Iterator[NDArray[np.float32]]:
         """``score`` in pieces, in the order of the rows, for logs larger than memory."""
-        source = with_crosses(open_source(data), self.schema)
-        check_columns(source.columns, self.schema, source.name, label=False)
-        for name, treatment in check_values(source, self.schema, label=False).items():
-            say(f"{name}: {treatment}")
-        rows = source.lazy().select(typed_columns(source.columns, self.schema, label=False))
-        with reading(source):
-            yield from map(
-                self.score_typed, rows.collect_batches(chunk_size=READ_ROWS, maintain_order=True, lazy=True)
-            )
+        yield from map(self.score_typed, typed_frames(data, self.schema))
 
     def score_typed(
         self, frame: pl.DataFrame, tables: Mapping[str, Table] | None = None
@@ -90,6 +82,17 @@ class Scorer:
             inputs = dense_inputs(part, self.features, self.tables if tables is None else tables)
             scores[start : start + part.count] = probability(self.dense.logit(inputs))
         return scores
+
+
+def typed_frames(data: Data, schema: Schema) -> Iterator[pl.DataFrame]:
+    """Raw rows in pieces, their columns checked and cast to the schema's types."""
+    source = with_crosses(open_source(data), schema)
+    check_columns(source.columns, schema, source.name, label=False)
+    for name, treatment in check_values(source, schema, label=False).items():
+        say(f"{name}: {treatment}")
+    rows = source.lazy().select(typed_columns(source.columns, schema, label=False))
+    with reading(source):
+        yield from rows.collect_batches(chunk_size=READ_ROWS, maintain_order=True, lazy=True)
 
 
 def probability(logit: NDArray[np.float32]) -> NDArray[np.float32]:

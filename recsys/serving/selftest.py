@@ -8,6 +8,7 @@ The rows are stored before any encoding, in flat arrays that any language can re
     NAME.valid     bool, one per value: False where it is missing
     NAME.lengths   int64 [rows]: elements of each row's list, for multi and sequence features
     score          float32 [rows]: probabilities
+    query          float32 [rows, dim]: vectors of the rows' queries, of retrieval models
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from recsys.errors import BundleError
 from recsys.schema import RAGGED
 from recsys.serving.encode import flatten
 from recsys.serving.files import load_tensors
-from recsys.serving.manifest import BundleFeature
+from recsys.serving.manifest import BundleFeature, SelfTest
+from recsys.serving.queries import QueryEncoder
 from recsys.serving.scorer import Scorer
 
-SCORE = "score"
+SCORE, QUERY = "score", "query"
 
 
 def store_rows(frame: pl.DataFrame, features: Sequence[BundleFeature]) -> dict[str, NDArray[Any]]:
@@ -73,22 +75,35 @@ def read_rows(arrays: dict[str, NDArray[Any]], features: Sequence[BundleFeature]
     return pl.DataFrame(columns)
 
 
-def check_selftest(scorer: Scorer, path: Path, rows: int, tolerance: float) -> None:
-    """Score the stored rows; raises BundleError when a score is off by more than the tolerance."""
+def check_selftest(scorer: Scorer, queries: QueryEncoder | None, path: Path, test: SelfTest) -> None:
+    """Score the stored rows, and compute their query vectors where there is a query tower.
+
+    Raises BundleError when a score, or a number of a vector, is off by more than the tolerance.
+    """
     arrays = load_tensors(path)
     try:
-        expected = arrays[SCORE]
+        expected = [arrays[SCORE], *([] if queries is None else [arrays[QUERY]])]
         frame = read_rows(arrays, scorer.features)
     except (KeyError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{path}: not the rows that the manifest describes: {error!r}") from error
-    found = scorer.score_typed(frame)
-    if expected.shape != found.shape or len(found) != rows:
-        raise BundleError(f"{path}: expected {rows} rows, found {len(found)} and {len(expected)} scores")
-    difference = np.abs(found - expected)
-    if not (difference <= tolerance).all():  # also true when a score is not a number
-        row = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
+    found = [scorer.score_typed(frame), *([] if queries is None else [queries.encode_typed(frame)])]
+    for name, mine, stored in zip(("score", "query vector"), found, expected, strict=False):
+        _compare(path, name, mine, stored, test)
+
+
+def _compare(
+    path: Path, name: str, found: NDArray[np.float32], expected: NDArray[np.float32], test: SelfTest
+) -> None:
+    if expected.shape != found.shape or len(found) != test.rows:
         raise BundleError(
-            f"{path}, row {row}: the self-test expects the score {expected[row]:.7f}, found "
-            f"{found[row]:.7f} (tolerance {tolerance:g}); the bundle is damaged, or this version of "
+            f"{path}: expected {test.rows} rows, found {len(found)} and {len(expected)} of {name}"
+        )
+    difference = np.abs(found - expected)
+    if not (difference <= test.tolerance * np.maximum(1, np.abs(expected))).all():  # also where one is NaN
+        odd = np.where(np.isnan(difference), np.inf, difference)
+        at = np.unravel_index(int(np.argmax(odd)), odd.shape)
+        raise BundleError(
+            f"{path}, row {at[0]}: the self-test expects the {name} {expected[at]:.7f}, found "
+            f"{found[at]:.7f} (tolerance {test.tolerance:g}); the bundle is damaged, or this version of "
             f"onnxruntime computes it otherwise. Export it anew, or install the versions in the manifest"
         )

@@ -24,7 +24,7 @@ from recsys.embeddings.rows import row_maps
 from recsys.errors import BundleError
 from recsys.evaluation.metrics import auc
 from recsys.progress import progress
-from recsys.serving.bundle import Bundle
+from recsys.serving.bundle import Bundle, query_encoder_of
 from recsys.serving.dense import DensePart
 from recsys.serving.encode import Vocabulary
 from recsys.serving.files import file_name, record_of, save_tensors
@@ -37,22 +37,25 @@ from recsys.serving.manifest import (
     BundleVocabulary,
     Quantisation,
     SelfTest,
+    Towers,
     version_for,
 )
 from recsys.serving.quantise import Table, worthwhile
+from recsys.serving.queries import OUTPUT
 from recsys.serving.scorer import Scorer
-from recsys.serving.selftest import SCORE, read_rows, store_rows
+from recsys.serving.selftest import QUERY, SCORE, read_rows, store_rows
 from recsys.stage import STAGE_FILE, StageRecord, written_aside
 from recsys.training import open_values
 from recsys.training.embedding_export import save_embeddings
 from recsys.training.raw_rows import encoded_rows
+from recsys.training.tower_writer import QUERY_FILE, TrainedTowers, write_towers
 
 DENSE_FILE, SELFTEST_FILE = "dense.onnx", "selftest.safetensors"
 MEASURED_ROWS = 2_000_000
 """Held-out rows at most that quantisation's cost is measured on."""
 HELD_OUT: tuple[Part, ...] = ("test", "valid", "train")
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "polars", "safetensors", "torch", "xxhash")
-_PARTS = {"tables": "tables/", "vocabularies": "vocab/", "embeddings": "embeddings/"}
+_PARTS = {"tables": "tables/", "vocabularies": "vocab/", "embeddings": "embeddings/", "items": "items/"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Trained:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     gates: OpenValues | None = None
     """Which values are open; None: the model has no gates."""
+    towers: TrainedTowers | None = None
+    """Of retrieval models."""
 
 
 def write_bundle(
@@ -129,12 +134,15 @@ def write_bundle(
             dense=DensePart(folder / DENSE_FILE),
         )
         exact = {name: Table.from_weights(name, array, "float32") for name, array in shipped.items()}
-        selftest = _write_selftest(trained, scorer, exact, folder)
+        selftest, towers = _write_selftest(trained, scorer, exact, folder)
         lossy = any(table.dtype != "float32" for table in stored.values())
-        cost = _quantisation(trained, scorer, exact, maps, measured_rows) if lossy else None
+        measured = lossy and towers is None  # positive rows alone have no AUC
+        cost = _quantisation(trained, scorer, exact, maps, measured_rows) if measured else None
         files = {name: record_of(folder / name) for name in _files_in(folder)}
         BundleManifest(
-            version=version_for(trained.plan, gated=trained.gates is not None),
+            version=version_for(
+                trained.plan, gated=trained.gates is not None, retrieves=towers is not None
+            ),
             packages=_versions(),
             model=dict(trained.model),
             plan=trained.plan,
@@ -149,6 +157,7 @@ def write_bundle(
             embeddings={name: f"embeddings/{file_name(name, '.parquet')}" for name in embeddings},
             metrics=dict(trained.metrics),
             quantisation=cost,
+            towers=towers,
             gates=None
             if trained.gates is None
             else open_values.described(trained.plan, stored, trained.gates),
@@ -261,8 +270,11 @@ def _write_vocabularies(
     return vocabularies, described
 
 
-def _write_selftest(trained: Trained, scorer: Scorer, exact: Mapping[str, Table], folder: Path) -> SelfTest:
-    """Store raw rows with the scores that this bundle gives them, once it agrees with the model."""
+def _write_selftest(
+    trained: Trained, scorer: Scorer, exact: Mapping[str, Table], folder: Path
+) -> tuple[SelfTest, Towers | None]:
+    """Store raw rows with the scores (and query vectors) that this bundle gives them, once it agrees with
+    the model."""
     rows = store_rows(trained.sample, scorer.features)
     frame = read_rows(rows, scorer.features)
     difference = np.abs(scorer.score_typed(frame, exact) - trained.sample_scores).max(initial=0.0)
@@ -271,8 +283,15 @@ def _write_selftest(trained: Trained, scorer: Scorer, exact: Mapping[str, Table]
             f"with float32 tables the bundle's scores differ from the trained model's by {difference:.2g} "
             f"(at most {TOLERANCE:g} expected); nothing was written. Please report this with the run file"
         )
-    save_tensors(folder / SELFTEST_FILE, {**rows, SCORE: scorer.score_typed(frame)})
-    return SelfTest(file=SELFTEST_FILE, rows=frame.height, model_difference=float(difference))
+    towers, expected = None, {SCORE: scorer.score_typed(frame)}
+    if trained.towers is not None:
+        trained.towers.write_query(folder / QUERY_FILE)
+        query = DensePart(folder / QUERY_FILE, output=OUTPUT)
+        dim = trained.towers.vectors.shape[1]
+        encoder = query_encoder_of(scorer, query, trained.towers.features, dim)
+        towers, expected[QUERY] = write_towers(trained.towers, folder, encoder, frame, exact)
+    save_tensors(folder / SELFTEST_FILE, {**rows, **expected})
+    return SelfTest(file=SELFTEST_FILE, rows=frame.height, model_difference=float(difference)), towers
 
 
 def held_out(dataset: Dataset) -> Part:

@@ -13,6 +13,7 @@ from recsys.stage import StageRecord, fingerprints, require_ours, settings_of
 from recsys.training.bundle_writer import MEASURED_ROWS, Trained, held_out, write_bundle
 from recsys.training.raw_rows import raw_rows
 from recsys.training.run_folder import RUN_FILE, Run
+from recsys.training.tower_writer import trained_towers
 
 if TYPE_CHECKING:
     from recsys.training.loaded import TrainedModel
@@ -88,6 +89,7 @@ def _parts(trained: TrainedModel, metrics: Mapping[str, Any]) -> Trained:
         model={"name": run.file.model, **run.file.options},
         metrics=metrics,
         gates=trained.gates,
+        towers=trained_towers(run, sample),
     )
 
 

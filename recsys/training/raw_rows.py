@@ -7,7 +7,7 @@ dataset can be told back as raw rows, without the log that they came from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -29,7 +29,12 @@ def raw_rows(dataset: Dataset, part: Part, rows: int) -> pl.DataFrame:
     """The first rows of a part as raw values in the schema's types; numbers to float precision."""
     names = [feature.name for feature in dataset.features]
     encoded = pl.scan_parquet(dataset.part(part), glob=False).select(names).head(rows).collect()
-    return pl.DataFrame([_raw_column(encoded[f.name], f, dataset) for f in dataset.features])
+    return as_raw(encoded, dataset.features, dataset)
+
+
+def as_raw(encoded: pl.DataFrame, features: Sequence[Feature], dataset: Dataset) -> pl.DataFrame:
+    """Encoded rows as raw values in the schema's types."""
+    return pl.DataFrame([_raw_column(encoded[f.name], f, dataset) for f in features])
 
 
 def _raw_column(encoded: pl.Series, feature: Feature, dataset: Dataset) -> pl.Series:
