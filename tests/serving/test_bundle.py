@@ -276,7 +276,7 @@ def edited(bundle: Path, copy: Path, **changes: object) -> Path:
 
 def test_another_version_is_named_with_what_to_do(tmp_path: Path, written: Path) -> None:
     copy = edited(written, tmp_path / "copy", version=9)
-    with pytest.raises(BundleError, match=r"manifest\.json: version 9 .* knows 1 to 3"):
+    with pytest.raises(BundleError, match=r"manifest\.json: version 9 .* knows 1 to 4"):
         Bundle.load(copy)
 
 
