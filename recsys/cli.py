@@ -256,6 +256,10 @@ def plan(
         int | None, typer.Option(min=1, help="Rows that make a vector where values share rows.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model, where it fixes the width (lr).")] = None,
+    grow: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Enlarge the plan of an earlier run; see train --warm-start."),
+    ] = None,
     output: Output = None,
     root: DataRoot = None,
     overrides: Overrides = None,
@@ -264,14 +268,15 @@ def plan(
     _begin("plan", dataset)
     if is_run_file(dataset):
         refuse(bytes=size, mode=mode, lookups=lookups, model=model)
-        return _stage_of(dataset, "plan", root, output, overrides)
+        named = [] if grow is None else [f"plan.grow={grow}"]
+        return _stage_of(dataset, "plan", root, output, [*(overrides or ()), *named])
     refuse_with_data(root, overrides)
     from recsys import summary
     from recsys.config import PlanSettings
     from recsys.embeddings.planner import plan as solve
 
     settings = PlanSettings.parse(
-        bytes=size, embedding_dim=embedding_dim, mode=mode or "auto", lookups=lookups or 1
+        bytes=size, embedding_dim=embedding_dim, mode=mode or "auto", lookups=lookups or 1, grow=grow
     )
     made = solve(dataset, model_name=model, settings=settings, output=output)
     summary.show_plan(made)

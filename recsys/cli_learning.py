@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the training in the folder.")
     ] = False,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Begin with what an earlier run learnt, on earlier data."),
+    ] = None,
     seeds: Seeds = None,
     root: DataRoot = None,
     output: Output = None,
@@ -28,6 +33,8 @@ def train(
     from recsys.doctor import require_training
 
     require_training()
+    if warm_start is not None:
+        overrides = [*(overrides or ()), f"train.warm_start={warm_start}"]
     if seeds is None:
         return stage_of(str(file), "train", root, output, overrides, resume=resume)
     from recsys import chain, summary

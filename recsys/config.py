@@ -236,6 +236,9 @@ class PlanSettings(Section):
     """Tables up to this size take the ``dense`` update path, larger ones the ``fused`` path."""
     tables: dict[str, TableSettings] = {}
     """Overrides by table name."""
+    grow: Path | None = None
+    """Run folder, plan folder or ``plan.json`` of earlier data, whose plan is enlarged: what it says of a
+    vocabulary stays, so that ``train.warm_start`` can carry over what was learnt."""
 
     @field_validator("bytes", "dense_below")
     @classmethod
@@ -351,6 +354,9 @@ class TrainSettings(Section):
     """Optimiser of everything else."""
     clip_norm: float | None = Field(default=10.0, gt=0)
     """Gradient norm limit of the dense part."""
+    warm_start: Path | None = None
+    """Run folder of an earlier training, on earlier data, whose weights this one begins with: those of
+    values by value, the dense part whole."""
     gates: GateSettings = GateSettings()
     """A search for the values that are not worth their vectors, before training without them (OptFS)."""
     sparsity: SparsitySettings | None = None

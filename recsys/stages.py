@@ -28,6 +28,7 @@ from recsys.stage import (
     STARTED_FILE,
     Fingerprint,
     StageRecord,
+    fingerprints,
     handed_on,
     load_record,
     outputs_of,
@@ -198,7 +199,13 @@ def _prepare(place: Place) -> Made:
 
 
 def _plan_inputs(place: Place) -> dict[str, Fingerprint]:
-    return STAGES["prepare"].handed(place, "dataset.json")
+    read = STAGES["prepare"].handed(place, "dataset.json")
+    grow = place.config.plan.grow
+    if grow is None:
+        return read
+    from recsys.embeddings.growth import earlier_file
+
+    return read | fingerprints([earlier_file(grow)])
 
 
 def _plan_settings(place: Place) -> dict[str, Any]:
@@ -222,7 +229,11 @@ def _plan(place: Place) -> Made:
 
 def _train_inputs(place: Place) -> dict[str, Fingerprint]:
     read = STAGES["prepare"].handed(place, "dataset.json", "train.parquet", "valid.parquet", "vocab/*")
-    return read | STAGES["plan"].handed(place)
+    read |= STAGES["plan"].handed(place)
+    earlier = place.config.train.warm_start
+    if earlier is not None:
+        read |= fingerprints([earlier / "run.json", earlier / "checkpoints" / "best"])
+    return read
 
 
 def _train_settings(place: Place) -> dict[str, Any]:

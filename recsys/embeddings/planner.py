@@ -18,6 +18,7 @@ import polars as pl
 from recsys.config import PlanSettings, TableSettings, parse_bytes
 from recsys.data.dataset import FIRST_ID, Dataset, VocabularyInfo
 from recsys.embeddings.budget import FLOAT32, SMALLEST, Demand, SharedDemand, chunk, solve
+from recsys.embeddings.growth import earlier_file, earlier_plan, grown
 from recsys.embeddings.plan import Plan, TablePlan, UpdatePath, VocabularyMode, VocabularyPlan
 from recsys.errors import ConfigError, PlanError, did_you_mean
 from recsys.models import MODELS, RETRIEVERS
@@ -46,7 +47,8 @@ def plan(
 
     ``model_name`` and ``embedding_dim`` fix the width of all tables where the model has no choice
     (LR: 1). Raises ConfigError for an unknown model, PlanError for an override of an unknown table,
-    overrides that contradict each other, or a budget below the smallest possible one.
+    overrides that contradict each other, a budget below the smallest possible one, or an earlier plan that
+    cannot be grown.
     """
     started = time.perf_counter()
     if not isinstance(dataset, Dataset):
@@ -56,12 +58,16 @@ def plan(
         raise ConfigError(f"model.name: unknown model {model_name!r}; {did_you_mean(model_name, known)}")
     settings = settings or PlanSettings()
     made = _solved(dataset, settings, embedding_dim or FIXED_DIM.get(model_name or ""))
+    read = [dataset.folder / "dataset.json"]
+    if settings.grow is not None:
+        made = grown(earlier_plan(settings.grow), dataset, made)
+        read.append(earlier_file(settings.grow))
     if output is not None:
         require_ours(Path(output), PLAN_FILE)
         record = StageRecord(
             stage="plan",
             version=VERSION,
-            inputs=fingerprints([dataset.folder / "dataset.json"]),
+            inputs=fingerprints(read),
             settings=stage_settings(settings, model_name, embedding_dim),
             seconds=time.perf_counter() - started,
         )

@@ -48,6 +48,7 @@ from recsys.training.sparsity.schedule import require_time
 from recsys.training.sparsity.sparsity import Sparsity, build_sparsity
 from recsys.training.state import fit_model, run_tensors
 from recsys.training.tables_of import build_tables
+from recsys.training.warm_start import warm_start
 
 
 def train(
@@ -71,6 +72,10 @@ def train(
     parse_options(chosen.name, chosen.options)
     _require_measurable(dataset, chosen, settings)
     folder = Path(output)
+    if settings.warm_start is not None and settings.warm_start.resolve() == folder.resolve():
+        raise ConfigError(
+            f"train.warm_start: {folder} is the run to be written; name another output, or move that run"
+        )
     with distributed(settings.device) as ranks:
         if ranks.rank == 0:
             _claim(folder, resume=resume, overwrite=overwrite)
@@ -112,6 +117,8 @@ def _train(
     latest = checkpoints.named("latest")
     if latest is not None:
         _fit(latest, parts)
+    elif settings.warm_start is not None:
+        warm_start(settings.warm_start, dataset, run_file.plan, parts.model, parts.tables, ranks)
     parts.optimisers.materialise()
     gates = parts.tables.gates
     steps = (settings.gates.epochs + settings.epochs) * parts.batches.steps_per_epoch

@@ -45,6 +45,7 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     "shared-autoint-fused-l2_rows": ({"name": "autoint", "layers": 1}, "fused"),
     "dnn-dense-gates": ({"name": "dnn", "hidden": [16], "batch_norm": True}, "dense"),
     "shared-dnn-fused-gates": ({"name": "dnn", "hidden": [16], "dropout": 0.0}, "fused"),
+    "shared-dnn-fused-warm": ({"name": "dnn", "hidden": [16], "dropout": 0.0}, "fused"),
 }
 SETTINGS = TrainSettings(
     epochs=12,
@@ -84,7 +85,10 @@ def main() -> None:
     output = Path(sys.argv[3])
     for name, (model, _) in CASES.items():
         plan = plan_of(name, dataset)
-        train(dataset, output / name, model=model, plan=plan, settings=settings_of(name))
+        settings = settings_of(name)
+        if name.endswith("warm"):  # with what the case before it has learnt
+            settings = settings.model_copy(update={"warm_start": output / name.replace("warm", "gates")})
+        train(dataset, output / name, model=model, plan=plan, settings=settings)
     train_towers(positives, output)
 
 

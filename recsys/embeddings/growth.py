@@ -1,0 +1,84 @@
+"""A plan enlarged to later data, such that what was learnt under it can be carried over.
+
+What an earlier plan says of a vocabulary stays: its mode, its lookups, the width of its vectors, and, where
+its rows are hashed, the number of rows of its table, so that no value moves. A vocabulary with a row per
+value gets a row for each value that is there now. Vocabularies that the earlier plan does not know are
+planned as the settings say.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import Plan, TablePlan, VocabularyPlan
+from recsys.errors import PlanError
+
+
+def earlier_file(path: Path) -> Path:
+    """The file that an earlier plan stands in: ``plan.json``, or a run's ``run.json``.
+
+    Raises PlanError where there is none.
+    """
+    found = [path] if path.is_file() else [path / name for name in ("run.json", "plan.json")]
+    for each in found:
+        if each.is_file():
+            return each
+    raise PlanError(f"plan.grow: {path}: no run folder, plan folder or plan.json")
+
+
+def earlier_plan(path: Path) -> Plan:
+    """The plan of an earlier run, of its folder, or of a plan; raises PlanError that names the file."""
+    file = earlier_file(path)
+    if file.name != "run.json":
+        return Plan.load(file)
+    try:
+        return Plan.model_validate(json.loads(file.read_text(encoding="utf-8"))["plan"])
+    except (ValueError, KeyError, ValidationError) as error:
+        raise PlanError(f"{file}: holds no valid plan: {error}") from error
+
+
+def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
+    """The earlier plan with the values of a dataset.
+
+    Args:
+        earlier: the plan that a model was trained with.
+        dataset: later data.
+        fresh: a plan of that data, for vocabularies that the earlier one does not know.
+
+    Raises:
+        PlanError: a vocabulary that is new here would have a table that is another's in the earlier plan.
+    """
+    tables: dict[str, TablePlan] = {}
+    vocabularies: dict[str, VocabularyPlan] = {}
+    for name, info in dataset.manifest.vocabularies.items():
+        planned = earlier.vocabularies.get(name)
+        if planned is None:
+            planned = fresh.vocabularies[name]
+            _add_new(planned, earlier, fresh, tables, name)
+        elif planned.mode == "full":
+            tables[planned.table] = earlier.tables[planned.table].model_copy(update={"rows": info.size})
+        else:
+            tables[planned.table] = earlier.tables[planned.table]
+        vocabularies[name] = planned.model_copy(update={"size": info.size})
+    return Plan(tables=tables, vocabularies=vocabularies, features=fresh.features)
+
+
+def _add_new(
+    planned: VocabularyPlan, earlier: Plan, fresh: Plan, tables: dict[str, TablePlan], name: str
+) -> None:
+    """Add the table of a vocabulary that the earlier plan does not know."""
+    mine, theirs = fresh.tables[planned.table], earlier.tables.get(planned.table)
+    if theirs is None:
+        tables[planned.table] = mine
+    elif planned.mode == "unified" and mine.dim == theirs.dim:
+        tables[planned.table] = theirs
+    else:
+        raise PlanError(
+            f"vocabulary {name!r} is new here, and its table {planned.table!r} ({mine.dim} wide) is "
+            f"another in the earlier plan ({theirs.dim} wide); set plan.tables.{name}.mode, or name the "
+            "column's vocabulary otherwise in the schema"
+        )
