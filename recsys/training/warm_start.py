@@ -162,7 +162,7 @@ def _require_alike(earlier: Earlier, dataset: Dataset, plan: Plan, name: str) ->
         if info.mode == "pool":
             raise PlanError(
                 f"train.warm_start: rows of vocabulary {name!r} are dealt in training (mode pool) and "
-                "cannot be carried; leave train.sparsity's tables out in the one run or warm_start in the other"
+                "cannot be carried; leave train.sparsity's tables or train.warm_start out"
             )
         widths.append(info.lookups * each.tables[info.table].dim)
     if widths[0] != widths[1]:
