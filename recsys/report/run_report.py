@@ -16,6 +16,7 @@ from recsys.evaluation.doubt import doubtful_auc
 from recsys.evaluation.retrieval_metrics import RetrievalEvaluation
 from recsys.progress import duration, size
 from recsys.report.charts import BLUE, GREEN, ORANGE, PURPLE, calibration_chart, curve_chart
+from recsys.report.density_section import density_section
 from recsys.report.page import Field, card, figure, folded, key_figure, notes, page, table
 from recsys.report.retrieval_table import retrieval_header, retrieval_section
 from recsys.report.seeds_table import seeds_section
@@ -131,6 +132,7 @@ def _body(facts: _Facts) -> Iterator[str]:
         yield from _section("Slices", _slices(evaluation))
     if facts.tables is not None and not facts.tables.is_empty():
         yield from _section("Embedding tables", card("", _tables(facts.tables)))
+    yield from _section("Density", density_section(facts.curves))
     if facts.gates is not None:
         yield from _section("Gates", card("", _gates(facts.gates)))
     if facts.stages:

@@ -215,6 +215,19 @@ def test_closed_values_stand_beside_the_kept_ones(tmp_path: Path) -> None:
     assert "2.0 kB, are not in the bundle" in text
 
 
+def test_what_was_kept_is_drawn_and_listed(tmp_path: Path) -> None:
+    lines = [
+        {"step": 1, "loss": 0.5},
+        {"step": 5, "density/dense": 0.6, "density/dense/mlp.0": 0.5, "density/tables": 0.2},
+        {"step": 10, "density/dense": 0.2, "density/dense/mlp.0": 0.125, "density/tables": 0.2},
+    ]
+    write_run_report(tmp_path / "report.html", title="sparse", curves=lines)
+    words = outline((tmp_path / "report.html").read_text()).words
+    at = words.index("dense/mlp.0")
+    assert words[at + 1 : at + 3] == ["50.0%", "12.5%"]
+    assert "Density" in words
+
+
 def test_seeds_stand_beside_each_other_with_their_spread(tmp_path: Path) -> None:
     runs = SeedRuns(
         tuple(
