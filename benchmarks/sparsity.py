@@ -152,9 +152,15 @@ def _magnitude(run: Run, density: float) -> float:
     return found
 
 
-def latency_share(dense: Mapping[str, Any], small: Mapping[str, Any]) -> Spread:
-    """Seconds of the cut dense part over those of the whole one: one core, a batch of 512."""
+def latency_share(dense: Mapping[str, Any], small: Mapping[str, Any], *, alone: bool = False) -> Spread:
+    """Seconds of the cut dense part over those of the whole one: one core, a batch of 512.
+
+    ``alone``: of the perceptron, without the attention beside it, which stays whole.
+    """
     config = load_config(ROOT / RUN_FILE)
+    name, options = config.model.name, config.model.options
+    if alone:
+        name, options = "dnn", {key: options[key] for key in ("hidden", "batch_norm", "dropout")}
     fields = [f"field_{number}" for number in range(10)]
     layout = Layout(dict.fromkeys(fields, config.plan.embedding_dim))
     generator = np.random.default_rng(1)
@@ -162,12 +168,12 @@ def latency_share(dense: Mapping[str, Any], small: Mapping[str, Any]) -> Spread:
     inputs = {name: generator.normal(size=shape).astype(np.float32) for name in fields}
     parts = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, figures in (("whole", dense), ("cut", small)):
-            model = build_model(config.model.name, config.model.options, layout, seed=1)
+        for part, figures in (("whole", dense), ("cut", small)):
+            model = build_model(name, options, layout, seed=1)
             fit_units(model, {key: tuple(shape) for key, shape in figures["widths"].items()})
-            path = Path(folder) / f"{name}.onnx"
+            path = Path(folder) / f"{part}.onnx"
             export_onnx(model, layout, path)
-            parts[name] = DensePart(path, threads=1)
+            parts[part] = DensePart(path, threads=1)
         measured = interleaved(
             {name: partial(_repeat, part, inputs) for name, part in parts.items()}, ROUNDS
         )
@@ -298,8 +304,9 @@ def _summary(found: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Any],
         if first in middle and second in middle:
             figures[name] = middle[first] - middle[second]
     if {"dense", "ours_20"} <= set(found):
-        latency = latency_share(found["dense"][0], found["ours_20"][0])
-        figures["latency_share_20"], spread["latency_share_20"] = latency.median, latency
+        for name, alone in (("latency_share_20", False), ("latency_share_20_perceptron", True)):
+            latency = latency_share(found["dense"][0], found["ours_20"][0], alone=alone)
+            figures[name], spread[name] = latency.median, latency
     figures["seeds"] = min((len(runs) for runs in found.values()), default=0)
     return figures, spread
 

@@ -124,7 +124,8 @@ def write_report(
     from recsys.report.run_report import write_run_report
     from recsys.training.record import read_metrics
 
-    plan, bundle = load_plan(place), load_bundle(place)
+    bundle = load_bundle(place)
+    plan = load_plan(place) if bundle is None else bundle.plan  # a sparse run's tables are smaller
     tables = None if plan is None else describe(plan)
     if tables is not None and bundle is not None:
         sizes = {name: table.bytes for name, table in bundle.tables.items()}
