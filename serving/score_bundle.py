@@ -25,9 +25,11 @@ import pyarrow.parquet as pq
 import xxhash
 
 BATCH_ROWS = 4096
+MASK = 2**64 - 1
 SAFETENSORS_TYPES = {
     "U8": np.uint8,
     "U64": np.uint64,
+    "I32": np.int32,
     "I64": np.int64,
     "F16": np.float16,
     "F32": np.float32,
@@ -54,8 +56,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def read_manifest(bundle: Path) -> dict:
     """The manifest, once every file has the hash that it names."""
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["format"] != "recsys-bundle" or manifest["version"] not in (1, 2, 3):
-        sys.exit(f"{bundle}: expected a recsys-bundle of version 1 to 3")
+    if manifest["format"] != "recsys-bundle" or manifest["version"] not in range(1, 6):
+        sys.exit(f"{bundle}: expected a recsys-bundle of version 1 to 5")
     for name, record in manifest["files"].items():
         if hashlib.sha256((bundle / name).read_bytes()).hexdigest() != record["sha256"]:
             sys.exit(f"{bundle / name}: damaged, its sha256 is not the manifest's")
@@ -63,22 +65,22 @@ def read_manifest(bundle: Path) -> dict:
 
 
 class Table:
-    """An embedding table; ``table[rows]`` gives float32 vectors.
-
-    Where a value has several rows, ``[M, K]``, their vectors stand side by side, ``[M, K * dim]``.
-    """
+    """An embedding table; ``vectors`` of values' rows are float32."""
 
     def __init__(self, bundle: Path, described: dict) -> None:
         self.dim, self.dtype = described["dim"], described["dtype"]
         self.arrays = read_safetensors(bundle / described["file"])
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        width = self.dim * (1 if rows.ndim == 1 else rows.shape[1])
-        found = self.vectors(np.maximum(rows, 0).ravel()).reshape(len(rows), width)
-        found[(rows if rows.ndim == 1 else rows[:, 0]) < 0] = 0.0  # row -1: the value's gate is closed
-        return found
+    def vectors(self, rows: np.ndarray, combine: str) -> np.ndarray:
+        """Several rows of a value, ``[M, K]``, are put side by side, or multiplied or added."""
+        rows = rows[:, None] if rows.ndim == 1 else rows
+        found = self.restored(np.maximum(rows, 0).ravel()).reshape(*rows.shape, self.dim)
+        found[rows < 0] = 0.0  # row -1: the value's gate is closed
+        if combine == "concat":
+            return found.reshape(len(rows), rows.shape[1] * self.dim)
+        return found.prod(axis=1) if combine == "multiply" else found.sum(axis=1)
 
-    def vectors(self, rows: np.ndarray) -> np.ndarray:
+    def restored(self, rows: np.ndarray) -> np.ndarray:
         if "weight" in self.arrays:  # float32 or float16
             return self.arrays["weight"][rows].astype(np.float32)
         codes = self.arrays["codes"][rows]
@@ -90,12 +92,14 @@ class Table:
 
 
 class Vocabulary:
-    """Raw values to rows of a table: by key, with rows of their own for missing and unseen values."""
+    """Raw values to rows of a table: listed by key, or hashed, or those of the unseen value."""
 
-    def __init__(self, bundle: Path, described: dict) -> None:
-        arrays = read_safetensors(bundle / described["keys"])
-        self.keys, self.rows = arrays["keys"], arrays["rows"]
-        self.type = described["type"]
+    def __init__(self, bundle: Path, name: str, described: dict) -> None:
+        self.keys, self.rows = np.empty(0, np.uint64), np.empty(0, np.int32)
+        if described["keys"] is not None:
+            arrays = read_safetensors(bundle / described["keys"])
+            self.keys, self.rows = arrays["keys"], arrays["rows"]
+        self.name, self.type, self.hashed = name.encode(), described["type"], described.get("hashed")
         self.missing_row, self.unseen_row = described["missing_row"], described["unseen_row"]
 
     def __getitem__(self, values: pa.Array) -> np.ndarray:
@@ -114,9 +118,24 @@ class Vocabulary:
             content = struct.pack("<d", value + 0.0)  # -0.0 counts as 0.0
         else:
             content = struct.pack("<q", value)
-        key = np.uint64(xxhash.xxh3_64_intdigest(content))
-        at = np.searchsorted(self.keys, key)
-        return self.rows[at] if at < len(self.keys) and self.keys[at] == key else self.unseen_row
+        key = xxhash.xxh3_64_intdigest(content)
+        at = np.searchsorted(self.keys, np.uint64(key))
+        if at < len(self.keys) and self.keys[at] == key:
+            return self.rows[at]
+        return self.unseen_row if self.hashed is None else self.hashed_rows(key)
+
+    def hashed_rows(self, key: int) -> int | list[int]:
+        """SplitMix64 of the key, salted by the vocabulary's name and the lookup, scaled to the rows."""
+        first, end = self.hashed["first"], self.hashed["end"]
+        several = isinstance(self.missing_row, list)
+        rows = []
+        for lookup in range(len(self.missing_row) if several else 1):
+            salt = xxhash.xxh3_64_intdigest(self.name, seed=lookup)
+            word = (key ^ salt) + 0x9E3779B97F4A7C15 & MASK
+            word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+            word = (word ^ (word >> 27)) * 0x94D049BB133111EB & MASK
+            rows.append(first + ((word ^ (word >> 31)) * (end - first) >> 64))
+        return rows if several else rows[0]
 
 
 def canonical(values: pa.Array, kind: str) -> pa.Array:
@@ -175,12 +194,13 @@ def dense_inputs(
             inputs[name], inputs[f"{name}.missing"] = standardise(values, feature, encoder)
             continue
         vocabulary, table = vocabularies[feature["vocabulary"]], tables[feature["table"]]
+        combine = feature.get("combine", "concat")
         if feature["kind"] == "categorical":
-            inputs[name] = table[vocabulary[values]]
+            inputs[name] = table.vectors(vocabulary[values], combine)
             continue
         elements, lengths = cut_lists(values, feature)
         padded = np.zeros((len(lengths), lengths.max(initial=0), feature["width"]), np.float32)
-        padded[np.arange(padded.shape[1]) < lengths[:, None]] = table[vocabulary[elements]]
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = table.vectors(vocabulary[elements], combine)
         if feature["kind"] == "sequence":
             inputs[name], inputs[f"{name}.lengths"] = padded, lengths
         else:  # multi: the mean of its vectors, zeros for an empty list
@@ -192,7 +212,7 @@ def main(bundle: Path, source: Path, target: Path) -> None:
     manifest = read_manifest(bundle)
     tables = {name: Table(bundle, described) for name, described in manifest["tables"].items()}
     vocabularies = {
-        name: Vocabulary(bundle, described) for name, described in manifest["vocabularies"].items()
+        name: Vocabulary(bundle, name, described) for name, described in manifest["vocabularies"].items()
     }
     session = onnxruntime.InferenceSession(
         str(bundle / manifest["dense"]), providers=["CPUExecutionProvider"]

@@ -36,7 +36,7 @@ def test_a_shared_table_is_shown_with_its_collisions_and_bytes(tmp_path: Path) -
         f"{pairs / rows**2:.2g}",
         f"{1_002 * 502 * 2 / rows:,.0f}",
     ]
-    assert "keys of values 12.0 kB, their rows 24.0 kB" in shown
+    assert "keys of values 12.0 kB, their rows 12.0 kB" in shown
     assert "expected pairs of values in one row" in shown
 
 

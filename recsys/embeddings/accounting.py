@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from recsys.data.dataset import FIRST_ID
-from recsys.embeddings.budget import KEY_BYTES, ROW_BYTES
-from recsys.embeddings.plan import Plan, VocabularyPlan
+from recsys.embeddings.budget import KEY_BYTES, ROW_BYTES, Counted
+from recsys.embeddings.combine import width
+from recsys.embeddings.plan import Plan
 from recsys.serving.quantise import row_bytes, worthwhile
 
 
@@ -14,19 +14,27 @@ def bytes_by_part(plan: Plan) -> dict[str, int]:
     """Bytes of a plan; file headers, and the raw values that a bundle holds for people, are left out.
 
     ``tables``: float32, as trained, without optimiser state. ``tables served``: in the bundle's types.
-    ``keys`` and ``row maps``: of all vocabularies, in the bundle; a row per lookup of each value.
+    ``keys`` and ``row maps``: of the values that a bundle lists, with a row per lookup; values whose rows
+    are computed from their keys need neither.
     """
     served = sum(
         table.rows * row_bytes(worthwhile(table.serve_dtype, table.dim), table.dim)
         for table in plan.tables.values()
     )
-    known = [(info.size - FIRST_ID, info.lookups) for info in plan.vocabularies.values()]
+    listed = [(info.method.shipped(info), info.lookups) for info in plan.vocabularies.values()]
     return {
         "tables": plan.train_bytes,
         "tables served": served,
-        "keys": sum(KEY_BYTES * values for values, _ in known),
-        "row maps": sum(ROW_BYTES * values * lookups for values, lookups in known),
+        "keys": sum(KEY_BYTES * values for values, _ in listed),
+        "row maps": sum(ROW_BYTES * values * lookups for values, lookups in listed),
     }
+
+
+def counted_bytes(plan: Plan, counted: Counted) -> int:
+    """What a plan spends of a budget, in the sense of ``plan.counted``."""
+    parts = bytes_by_part(plan)
+    found = parts["tables served" if counted == "bundle" else "tables"]
+    return found if counted == "tables" else found + parts["keys"] + parts["row maps"]
 
 
 def collisions(plan: Plan) -> pl.DataFrame:
@@ -48,22 +56,23 @@ def collisions(plan: Plan) -> pl.DataFrame:
         readers[info.table].append(name)
     lines = []
     for name, info in plan.vocabularies.items():
-        values, rows = _hashed(info, plan.tables[info.table].rows)
+        rows = plan.tables[info.table].rows
+        within, alike = info.method.collisions(info, rows)
         together = [plan.vocabularies[reader] for reader in readers[info.table]]
         others = [plan.vocabularies[reader] for reader in readers[info.table] if reader != name]
-        pairs = values * (values - 1) / 2
-        apart = info.mode in ("full", "pool")
+        crowd = 0 if info.method.hashed_into(info, rows) is None else info.size
+        between = crowd * sum(other.size * other.lookups for other in others) / rows
         line = {
             "vocabulary": name,
             "mode": info.mode,
             "table": info.table,
             "lookups": info.lookups,
-            "width": info.lookups * plan.tables[info.table].dim,
+            "width": width(info.combine, info.lookups, plan.tables[info.table].dim),
             "values": info.size,
-            "rows_per_value": plan.tables[info.table].rows / sum(one.size for one in together),
-            "within": 0.0 if apart else pairs / rows,
-            "alike": 0.0 if apart else pairs / float(rows) ** info.lookups,
-            "between": 0.0 if apart else values * sum(o.size * o.lookups for o in others) / rows,
+            "rows_per_value": rows / sum(one.size for one in together),
+            "within": within,
+            "alike": alike,
+            "between": between,
         }
         lines.append(line)
     floats = ("rows_per_value", "within", "alike", "between")
@@ -71,9 +80,3 @@ def collisions(plan: Plan) -> pl.DataFrame:
     columns |= dict.fromkeys(("lookups", "width", "values"), pl.Int64)
     columns |= dict.fromkeys(floats, pl.Float64)
     return pl.DataFrame(lines, schema=columns)
-
-
-def _hashed(info: VocabularyPlan, rows: int) -> tuple[int, int]:
-    """Values that are hashed, and the rows that they are hashed to."""
-    reserved = FIRST_ID if info.mode == "hash" else 0
-    return info.size - reserved, rows - reserved

@@ -1,7 +1,7 @@
 """Rows of tables from the bytes one can afford.
 
 All tables are cut at one common cap, counted in whole vectors: a vocabulary with more values than that
-is hashed, a shorter one keeps a row per value, so that the longest vocabularies pay first. A hashed
+shares rows, a shorter one keeps a row per value, so that the longest vocabularies pay first. A hashed
 table whose values have K lookups holds K times as many rows of a K-th of the width. What the cap leaves
 over goes to the shared table.
 """
@@ -10,17 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from recsys.config import PlanSettings, parse_bytes
 from recsys.data.dataset import FIRST_ID
-from recsys.embeddings.plan import VocabularyMode
+from recsys.embeddings.methods import METHODS
+from recsys.embeddings.plan import ServeDtype, VocabularyMode, VocabularyPlan
 from recsys.errors import PlanError
+from recsys.serving.quantise import row_bytes, worthwhile
 
 SMALLEST = FIRST_ID + 1
 """Fewest rows of a hashed table: missing, unseen, and one that all values share."""
 FLOAT32 = 4
-KEY_BYTES, ROW_BYTES = 8, 8
-"""What a bundle keeps of each known value: its key, and a row per lookup."""
+KEY_BYTES, ROW_BYTES = 8, 4
+"""What a bundle keeps of each value that it lists: its key, and a row per lookup."""
+
+Counted = Literal["tables", "all", "bundle"]
 
 
 def chunk(dim: int, lookups: int, key: str) -> int:
@@ -37,9 +42,16 @@ def chunk(dim: int, lookups: int, key: str) -> int:
     return max(dim // lookups, 1)
 
 
-def value_bytes(size: int, lookups: int) -> int:
-    """Bytes of a vocabulary's keys and row map in the bundle; ``size`` counts missing and unseen."""
-    return (size - FIRST_ID) * (KEY_BYTES + ROW_BYTES * lookups)
+def rows_bytes(rows: int, dim: int, dtype: ServeDtype, counted: Counted) -> int:
+    """Bytes of a table: float32 as trained, or in the bundle's type where that is what is counted."""
+    if counted == "bundle":
+        return rows * row_bytes(worthwhile(dtype, dim), dim)
+    return FLOAT32 * rows * dim
+
+
+def listed_bytes(planned: VocabularyPlan) -> int:
+    """Bytes of a vocabulary's keys and row map in the bundle."""
+    return planned.method.shipped(planned) * (KEY_BYTES + ROW_BYTES * planned.lookups)
 
 
 @dataclass(frozen=True)
@@ -48,13 +60,7 @@ class Shape:
 
     rows: int
     dim: int
-    mode: VocabularyMode
-    lookups: int
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the table in training."""
-        return FLOAT32 * self.rows * self.dim
+    vocabulary: VocabularyPlan
 
 
 @dataclass(frozen=True)
@@ -68,51 +74,70 @@ class Demand:
     lookups: int
     """Of a value, where its rows are hashed."""
     rows: int | None
-    """Rows of the hashed table, where they are stated."""
+    """Rows of a table that values share, where they are stated."""
     mode: VocabularyMode | None
     """None: ``full`` if all rows are granted, else ``hash``."""
+    unseen: Literal["own", "hash"] = "own"
+    """What unseen values get where values are hashed."""
+    hot: float = 0.5
+    """Mode ``adaptive``: share of the rows that frequent values have for themselves."""
+    dtype: ServeDtype = "int8"
 
     def granted(self, cap: int | None) -> Shape:
         """The table under a cap on whole vectors."""
         if self.mode == "full":
-            return Shape(self.size, self.dim, "full", 1)
-        key = f"plan.tables.{self.name}"
+            return self._full()
+        mode = self.mode or "hash"
+        least = METHODS[mode].smallest(self.size)
         if self.rows is not None:
-            return Shape(self.rows, chunk(self.dim, self.lookups, key), "hash", self.lookups)
-        most = self.size if self.mode is None else max(self.size, SMALLEST)
-        vectors = most if cap is None else min(most, cap)
-        if self.mode is None and vectors == self.size:
-            return Shape(self.size, self.dim, "full", 1)
-        width = chunk(self.dim, self.lookups, key)
-        return Shape(vectors * self.dim // width, width, "hash", self.lookups)
+            return self._sharing(mode, self.rows)
+        vectors = self.size if cap is None else min(self.size, max(cap, least))
+        if vectors == self.size and self.mode != "hash":
+            return self._full()
+        return self._sharing(mode, max(vectors, least))
+
+    def _full(self) -> Shape:
+        planned = VocabularyPlan(mode="full", table=self.name, size=self.size)
+        return Shape(self.size, self.dim, planned)
+
+    def _sharing(self, mode: VocabularyMode, vectors: int) -> Shape:
+        """A table of the bytes of so many whole vectors; stated rows are taken as they are."""
+        width, rows = self.dim, vectors
+        if mode == "hash":
+            width = chunk(self.dim, self.lookups, f"plan.tables.{self.name}")
+            rows = vectors if self.rows is not None else vectors * self.dim // width
+        method = METHODS[mode]
+        planned = VocabularyPlan(
+            mode=mode,
+            table=self.name,
+            lookups=method.most_lookups or self.lookups,
+            combine=method.combine,
+            hot=min(int(self.hot * (rows - SMALLEST)), self.size - FIRST_ID) if mode == "adaptive" else 0,
+            unseen="own" if mode == "quotient" else self.unseen,
+            size=self.size,
+        )
+        return Shape(rows, width, planned)
 
 
 @dataclass(frozen=True)
 class SharedDemand:
     """What the vocabularies of the shared table ask for together."""
 
-    sizes: dict[str, int]
-    lookups: dict[str, int]
+    vocabularies: dict[str, VocabularyPlan]
     dim: int
     """Width of a row."""
     rows: int | None
     """Rows, where they are stated."""
+    dtype: ServeDtype = "int8"
 
     def asked(self, cap: int | None = None) -> int:
         """Rows under a cap: one per lookup of every value, as far as the cap lets."""
         if self.rows is not None:
             return self.rows
-        sizes = self.sizes if cap is None else {name: min(size, cap) for name, size in self.sizes.items()}
-        return sum(size * self.lookups[name] for name, size in sizes.items())
-
-    def bytes(self, rows: int) -> int:
-        """Bytes of so many rows in training."""
-        return FLOAT32 * rows * self.dim
-
-    @property
-    def values_bytes(self) -> int:
-        """Bytes of keys and row maps in the bundle."""
-        return sum(value_bytes(size, self.lookups[name]) for name, size in self.sizes.items())
+        return sum(
+            planned.lookups * (planned.size if cap is None else min(planned.size, cap))
+            for planned in self.vocabularies.values()
+        )
 
 
 @dataclass(frozen=True)
@@ -131,26 +156,28 @@ def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: Plan
     """
     if settings.bytes is None:
         return Granted({d.name: d.granted(None) for d in demands}, shared.asked() if shared else 0)
-    budget, everything = parse_bytes(settings.bytes), settings.counted == "all"
+    budget, counted = parse_bytes(settings.bytes), settings.counted
 
     def total(cap: int) -> int:
         """Bytes under a cap."""
-        spent = shared.bytes(shared.asked(cap)) if shared else 0
-        spent += shared.values_bytes if shared and everything else 0
-        for demand in demands:
-            shape = demand.granted(cap)
-            spent += shape.bytes + (value_bytes(demand.size, shape.lookups) if everything else 0)
-        return spent
+        shapes = [(demand.granted(cap), demand.dtype) for demand in demands]
+        spent = sum(rows_bytes(shape.rows, shape.dim, dtype, counted) for shape, dtype in shapes)
+        read = [shape.vocabulary for shape, _ in shapes]
+        if shared is not None:
+            spent += rows_bytes(shared.asked(cap), shared.dim, shared.dtype, counted)
+            read += shared.vocabularies.values()
+        return spent + (0 if counted == "tables" else sum(map(listed_bytes, read)))
 
     if total(SMALLEST) > budget:
         tables = len(demands) + (shared is not None)
-        counted = ", keys and row maps of all values counted" if everything else ""
+        included = "" if counted == "tables" else ", keys and row maps of listed values counted"
         raise PlanError(
             f"plan.bytes: {settings.bytes!r} ({budget} bytes) is too small for {tables} tables; "
-            f"the smallest possible here is {total(SMALLEST)} bytes{counted}. Raise it, or lower "
+            f"the smallest possible here is {total(SMALLEST)} bytes{included}. Raise it, or lower "
             "embedding_dim"
         )
-    sizes = [demand.size for demand in demands] + list(shared.sizes.values() if shared else ())
+    sizes = [demand.size for demand in demands]
+    sizes += [planned.size for planned in shared.vocabularies.values()] if shared else []
     low, high = SMALLEST, max([SMALLEST, *sizes])
     while low < high:
         middle = (low + high + 1) // 2
@@ -160,6 +187,6 @@ def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: Plan
             high = middle - 1
     rows = 0
     if shared is not None:
-        left = (budget - total(low)) // (FLOAT32 * shared.dim)
+        left = (budget - total(low)) // rows_bytes(1, shared.dim, shared.dtype, counted)
         rows = min(shared.asked(), shared.asked(low) + left)
     return Granted({demand.name: demand.granted(low) for demand in demands}, rows)

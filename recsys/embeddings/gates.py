@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recsys.data.dataset import Dataset
+from recsys.data.dataset import FIRST_ID, MISSING_ID, UNSEEN_ID, Dataset
+from recsys.embeddings.keys import hash_rows
 from recsys.embeddings.plan import MOST_LOOKUPS, Plan
-from recsys.embeddings.rows import hashed_table_rows
 
 TEMPERATURE = "temperature"
 THETA = "theta."
@@ -148,7 +148,8 @@ def gates_of(
     for name, planned in plan.vocabularies.items():
         if planned.mode != "full" and planned.size > buckets:
             keys = dataset.values(name, ("key",))["key"].to_numpy()
-            maps[name] = hashed_table_rows(keys, buckets, name, _SALT)
+            hashed = FIRST_ID + hash_rows(keys, buckets - FIRST_ID, name, _SALT)
+            maps[name] = np.concatenate([[MISSING_ID, UNSEEN_ID], hashed])
     sizes = {name: planned.size for name, planned in plan.vocabularies.items()}
     return Gates(sizes, maps, init=init, device=device)
 

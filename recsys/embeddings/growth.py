@@ -59,6 +59,11 @@ def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
         if planned is None:
             planned = fresh.vocabularies[name]
             _add_new(planned, earlier, fresh, tables, name)
+        elif planned.mode in ("adaptive", "quotient"):
+            raise PlanError(
+                f"plan.grow: vocabulary {name!r}: mode {planned.mode} gives rows by number of a value, which "
+                "later data changes; plan afresh, or take mode full, hash or unified for plans that grow"
+            )
         elif planned.mode == "full":
             tables[planned.table] = earlier.tables[planned.table].model_copy(update={"rows": info.size})
         else:

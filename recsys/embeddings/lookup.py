@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recsys.data.batch import Batch
 from recsys.data.dataset import Feature
+from recsys.embeddings.combine import Combine
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.pool import pool_starts
 from recsys.errors import DataError, PlanError
@@ -29,6 +30,8 @@ class Source:
     """Ids of the vocabulary."""
     lookups: int
     """Rows of an id, K."""
+    combine: Combine
+    """How they make its vector."""
     rows: NDArray[np.int64] | None
     """Rows of every id, ``[size, K]``; None where the row is the id, or has its place in a pool."""
     start: int = 0
@@ -48,7 +51,8 @@ class Source:
         table_rows = plan.tables[vocabulary.table].rows
         if vocabulary.mode == "pool":
             start = pool_starts(plan, vocabulary.table)[name]
-            return cls(feature, name, vocabulary.table, vocabulary.size, vocabulary.lookups, None, start)
+            lookups = vocabulary.lookups
+            return cls(feature, name, vocabulary.table, vocabulary.size, lookups, "concat", None, start)
         given = row_maps.get(name)
         if given is None:
             if vocabulary.mode != "full":
@@ -58,7 +62,7 @@ class Source:
                     f"vocabulary {name!r} has {vocabulary.size} ids, its table {vocabulary.table!r} only "
                     f"{table_rows} rows; redo 'recsys plan'"
                 )
-            return cls(feature, name, vocabulary.table, vocabulary.size, 1, None)
+            return cls(feature, name, vocabulary.table, vocabulary.size, 1, "concat", None)
         lookups = vocabulary.lookups
         rows = np.ascontiguousarray(np.asarray(given), dtype=np.int64)
         rows = rows.reshape(rows.shape[0], -1)
@@ -73,7 +77,7 @@ class Source:
                 f"{vocabulary.table!r}, found {rows.shape[0]} rows within [{rows.min()}, {rows.max()}]; "
                 "redo 'recsys plan'"
             )
-        return cls(feature, name, vocabulary.table, vocabulary.size, lookups, rows)
+        return cls(feature, name, vocabulary.table, vocabulary.size, lookups, vocabulary.combine, rows)
 
     def write(self, ids: NDArray[np.int64], out: NDArray[np.int64], batch: int) -> None:
         """Write the table rows of ids ``[n]`` to ``out`` ``[n, K]``; of a pool, the places.

@@ -9,19 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from recsys.embeddings.combine import Combine, width
 from recsys.errors import PlanError
 
+if TYPE_CHECKING:
+    from recsys.embeddings.methods import Method
+
 UpdatePath = Literal["dense", "fused"]
-VocabularyMode = Literal["full", "hash", "unified"]
-PlannedMode = Literal["full", "hash", "unified", "pool"]
+VocabularyMode = Literal["full", "hash", "unified", "adaptive", "quotient"]
+"""What settings may ask for."""
+PlannedMode = Literal["full", "hash", "unified", "adaptive", "quotient", "pool"]
+"""The names of ``recsys.embeddings.methods``."""
 ServeDtype = Literal["float32", "float16", "int8", "int4"]
 
 MOST_LOOKUPS = 16
 """Rows at most that one value's vector is put together from."""
+_LATER = ("combine", "hot", "unseen")
 
 
 class TablePlan(BaseModel):
@@ -43,19 +50,36 @@ class VocabularyPlan(BaseModel):
 
     mode: PlannedMode
     """``full``: row = id. ``hash``: rows = hashes of the value's key; several values share a row.
-    ``unified``: the same in a table that several vocabularies share. ``pool``: a table of fewer rows than
-    values, which training deals to those that are worth one; the others' vectors are zeros."""
+    ``unified``: the same in a table that several vocabularies share. ``adaptive``: frequent values have
+    rows of their own, the others share. ``quotient``: a row for an id's quotient, one for its remainder.
+    ``pool``: a table of fewer rows than values, which training deals to those that are worth one; the
+    others' vectors are zeros."""
     table: str
     lookups: int = Field(default=1, ge=1, le=MOST_LOOKUPS)
-    """Rows whose vectors, side by side, are a value's vector."""
+    """Rows that make a value's vector."""
+    combine: Combine = "concat"
+    """How they make it: side by side, or multiplied or added element by element."""
+    hot: int = Field(default=0, ge=0)
+    """Mode ``adaptive``: how many of the most frequent values have rows of their own."""
+    unseen: Literal["own", "hash"] = "own"
+    """What a value that the train rows did not hold gets: ``own``, the rows of the unseen value; ``hash``,
+    those that its key is hashed to, so that a bundle needs no keys of values whose rows are hashed."""
     size: int = Field(ge=2)
     """Number of ids, the missing (0) and the unseen value (1) included."""
 
     @model_validator(mode="after")
-    def _one_row_per_value(self) -> VocabularyPlan:
-        if self.mode == "full" and self.lookups > 1:
-            raise ValueError(f"mode full has one row per value, found {self.lookups} lookups")
+    def _fits_its_method(self) -> VocabularyPlan:
+        fault = self.method.fault(self)
+        if fault is not None:
+            raise ValueError(fault)
         return self
+
+    @property
+    def method(self) -> Method:
+        """How ids become rows."""
+        from recsys.embeddings.methods import METHODS  # settings name modes without loading what hashes
+
+        return METHODS[self.mode]
 
 
 class Plan(BaseModel):
@@ -73,14 +97,15 @@ class Plan(BaseModel):
         return self.vocabularies[self.features[feature]].table
 
     def width_of(self, feature: str) -> int:
-        """Length of a feature's vectors: those of all its lookups side by side."""
+        """Length of a feature's vectors."""
         vocabulary = self.vocabularies[self.features[feature]]
-        return vocabulary.lookups * self.tables[vocabulary.table].dim
+        return width(vocabulary.combine, vocabulary.lookups, self.tables[vocabulary.table].dim)
 
     @property
-    def shared_tables(self) -> frozenset[str]:
-        """Tables whose every row any value may land in, the missing and the unseen one too."""
-        return frozenset(v.table for v in self.vocabularies.values() if v.mode == "unified")
+    def special_tables(self) -> frozenset[str]:
+        """Tables whose row 0 is the missing and whose row 1 is the unseen value, and no other."""
+        mixed = {v.table for v in self.vocabularies.values() if not v.method.special}
+        return frozenset(self.tables) - mixed
 
     @property
     def train_bytes(self) -> int:
@@ -95,6 +120,10 @@ class Plan(BaseModel):
         content = self.model_dump(mode="json")
         for table in content["tables"].values():
             del table["path"], table["serve_dtype"]
+        for vocabulary in content["vocabularies"].values():
+            for name in _LATER:  # plans made before there was a choice keep their fingerprint
+                if vocabulary[name] == VocabularyPlan.model_fields[name].default:
+                    del vocabulary[name]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

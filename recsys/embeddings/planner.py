@@ -12,20 +12,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
 from recsys.config import PlanSettings, TableSettings, parse_bytes
 from recsys.data.dataset import FIRST_ID, Dataset, VocabularyInfo
-from recsys.embeddings.budget import FLOAT32, SMALLEST, Demand, SharedDemand, chunk, solve
+from recsys.embeddings.budget import FLOAT32, Demand, SharedDemand, chunk, solve
 from recsys.embeddings.growth import earlier_file, earlier_plan, grown
-from recsys.embeddings.plan import Plan, TablePlan, UpdatePath, VocabularyMode, VocabularyPlan
+from recsys.embeddings.methods import METHODS
+from recsys.embeddings.mixed import mixed
+from recsys.embeddings.plan import Plan, ServeDtype, TablePlan, UpdatePath, VocabularyMode, VocabularyPlan
 from recsys.errors import ConfigError, PlanError, did_you_mean
 from recsys.models import MODELS, RETRIEVERS
-from recsys.stage import StageRecord, fingerprints, require_ours, settings_of, written_aside
+from recsys.stage import StageRecord, fingerprints, load_record, require_ours, settings_of, written_aside
 
 PLAN_FILE = "plan.json"
-VERSION = 1
+VERSION = 2
 """Raised by hand when the same dataset and settings give another plan."""
 
 SHARED_TABLE = "unified"
@@ -87,34 +90,55 @@ def stage_settings(
 
 
 def _solved(dataset: Dataset, settings: PlanSettings, fixed_dim: int | None) -> Plan:
+    if settings.mode == "mixed":
+        sizes = {name: info.size for name, info in dataset.manifest.vocabularies.items()}
+        settings = mixed(settings, sizes, lambda tried: _solved(dataset, tried, fixed_dim))
+    unseen = _unseen(dataset, settings)
     wishes = _wishes(dataset, settings, fixed_dim)
-    shared = _shared_demand(wishes, settings, fixed_dim)
-    demands = [_demand(wish, budgeted=settings.bytes is not None) for wish in wishes if not wish.shared]
+    shared = _shared_demand(wishes, settings, fixed_dim, unseen)
+    demands = [_demand(wish, settings, unseen) for wish in wishes if not wish.shared]
     granted = solve(demands, shared, settings)
     dense_below = parse_bytes(settings.dense_below)
     tables, vocabularies = {}, {}
     for wish in wishes:
-        if wish.shared:
-            mode: VocabularyMode = "unified"
-            table, lookups = SHARED_TABLE, wish.lookups
-        else:
-            shape = granted.own[wish.name]
-            mode, table, lookups = shape.mode, wish.name, shape.lookups
-            tables[table] = _table(shape.rows, shape.dim, wish.stated, dense_below)
-        vocabularies[wish.name] = VocabularyPlan(mode=mode, table=table, lookups=lookups, size=wish.size)
+        if shared is not None and wish.shared:
+            vocabularies[wish.name] = shared.vocabularies[wish.name]
+            continue
+        shape = granted.own[wish.name]
+        vocabularies[wish.name] = shape.vocabulary
+        dtype = _dtype(wish.stated, settings)
+        tables[wish.name] = _table(shape.rows, shape.dim, dtype, wish.stated, dense_below)
     if shared is not None:
         stated = settings.tables.get(SHARED_TABLE, TableSettings())
-        tables[SHARED_TABLE] = _table(granted.shared_rows, shared.dim, stated, dense_below)
+        tables[SHARED_TABLE] = _table(granted.shared_rows, shared.dim, shared.dtype, stated, dense_below)
     features = {f.name: f.vocabulary for f in dataset.features if f.vocabulary is not None}
     return Plan(tables=tables, vocabularies=vocabularies, features=features)
 
 
-def _table(rows: int, dim: int, stated: TableSettings, dense_below: int) -> TablePlan:
+def _table(rows: int, dim: int, dtype: ServeDtype, stated: TableSettings, dense_below: int) -> TablePlan:
     path: UpdatePath = "dense" if FLOAT32 * rows * dim <= dense_below else "fused"
-    made = TablePlan(rows=rows, dim=dim, path=stated.path or path)
-    return (
-        made if stated.serve_dtype is None else made.model_copy(update={"serve_dtype": stated.serve_dtype})
-    )
+    return TablePlan(rows=rows, dim=dim, path=stated.path or path, serve_dtype=dtype)
+
+
+def _dtype(stated: TableSettings, settings: PlanSettings) -> ServeDtype:
+    """Type of a table in the bundle."""
+    return stated.serve_dtype or settings.serve_dtype
+
+
+def _unseen(dataset: Dataset, settings: PlanSettings) -> Literal["own", "hash"]:
+    """What unseen values get where values are hashed.
+
+    Where ``prepare`` made rare values unseen, the train rows taught the unseen value what a reader that
+    hashed them would not find. Raises PlanError where that is asked for.
+    """
+    record = load_record(dataset.folder)
+    least = 1 if record is None else record.settings.get("min_count", 1)
+    if settings.unseen == "hash" and least > 1:
+        raise PlanError(
+            f"plan.unseen: hash needs every value of the train rows to be known, but {dataset.folder} was "
+            f"prepared with min_count {least}; take own, or prepare it with min_count 1"
+        )
+    return settings.unseen or ("hash" if settings.counted == "bundle" and least == 1 else "own")
 
 
 @dataclass(frozen=True)
@@ -193,16 +217,17 @@ def _mode(size: int, stated: TableSettings, settings: PlanSettings) -> Vocabular
     """The mode of a vocabulary where it is settled before the budget has spoken."""
     if stated.mode is not None:
         return stated.mode
-    if settings.mode == "auto":
+    if settings.mode == "auto" or settings.mode == "mixed":  # mixed has become full before
         return None
     if stated.rows is None and size - FIRST_ID <= settings.exact:
         return "full"
     return settings.mode
 
 
-def _demand(wish: _Wish, *, budgeted: bool) -> Demand:
+def _demand(wish: _Wish, settings: PlanSettings, unseen: Literal["own", "hash"]) -> Demand:
     """What a vocabulary with a table of its own asks for."""
     rows, mode = wish.stated.rows, wish.mode
+    least = METHODS[mode or "hash"].smallest(wish.size)
     if mode == "full":
         if rows is not None and rows != wish.size:
             raise PlanError(
@@ -211,19 +236,24 @@ def _demand(wish: _Wish, *, budgeted: bool) -> Demand:
             )
         rows = None
     elif rows is not None:
-        if rows < wish.size and rows < SMALLEST:
-            raise PlanError(f"{wish.key}.rows: a hashed table has at least {SMALLEST} rows, found {rows}")
+        if rows < min(wish.size, least):
+            kind = "hashed" if mode in (None, "hash") else mode
+            raise PlanError(f"{wish.key}.rows: a {kind} table has at least {least} rows, found {rows}")
         if mode is None and rows >= wish.size:
             rows, mode = None, "full"
         else:
-            rows, mode = max(rows, SMALLEST), "hash"
-    elif mode == "hash" and not budgeted:
-        raise PlanError(f"{wish.key}.mode: hash needs {wish.key}.rows or a budget in plan.bytes")
-    return Demand(wish.name, wish.size, wish.dim, wish.lookups, rows, mode)
+            rows, mode = max(rows, least), mode or "hash"
+    elif mode is not None and settings.bytes is None:
+        raise PlanError(f"{wish.key}.mode: {mode} needs {wish.key}.rows or a budget in plan.bytes")
+    dtype = _dtype(wish.stated, settings)
+    return Demand(wish.name, wish.size, wish.dim, wish.lookups, rows, mode, unseen, settings.hot, dtype)
 
 
 def _shared_demand(
-    wishes: Sequence[_Wish], settings: PlanSettings, fixed_dim: int | None
+    wishes: Sequence[_Wish],
+    settings: PlanSettings,
+    fixed_dim: int | None,
+    unseen: Literal["own", "hash"],
 ) -> SharedDemand | None:
     """What the vocabularies of the shared table ask for; None where there is none."""
     members = [wish for wish in wishes if wish.shared]
@@ -247,10 +277,15 @@ def _shared_demand(
     _require_width(key, stated, fixed_dim)
     width = stated.dim or chunk(fixed_dim or settings.embedding_dim, settings.lookups, "plan")
     return SharedDemand(
-        sizes={wish.name: wish.size for wish in members},
-        lookups={wish.name: wish.lookups for wish in members},
+        vocabularies={
+            wish.name: VocabularyPlan(
+                mode="unified", table=SHARED_TABLE, lookups=wish.lookups, unseen=unseen, size=wish.size
+            )
+            for wish in members
+        },
         dim=width,
         rows=stated.rows,
+        dtype=_dtype(stated, settings),
     )
 
 

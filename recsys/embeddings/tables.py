@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from recsys.data.batch import Batch
 from recsys.data.dataset import Feature
+from recsys.embeddings.combine import combined, initial_std
 from recsys.embeddings.gates import Gates
 from recsys.embeddings.initial import initial_rows
 from recsys.embeddings.lookup import Bags, DeviceBatch, Source, Stream, numbers_of, to_device
@@ -45,8 +46,8 @@ class Tables(nn.Module):
         features: model inputs, in order.
         row_maps: rows of every id, int64 ``[size]`` or with several lookups ``[size, K]``, per hashed
             vocabulary.
-        seed, init_std: of the first weights, normal(0, init_std); the missing and the unseen value
-            start as zeros where they have rows of their own.
+        seed, init_std: of the first weights, normal(0, init_std), wider where vectors are products of
+            rows; the missing and the unseen value start as zeros where they have rows of their own.
         device: where the tables lie.
         group: the processes that share the tables; default: torch's default group, which must be up.
         fused_lr: learning rate of the fused path's row-wise Adagrad.
@@ -97,7 +98,8 @@ class Tables(nn.Module):
         self.pools = {name: Pool(plan, name, self.device) for name in self._shards if name in pooled}
         """The tables whose rows are dealt to places, by name."""
         self._build(sources, fused_lr)
-        self._draw(seed, init_std, plan.shared_tables)
+        deviations = {s.table: initial_std(s.combine, s.lookups, init_std) for s in sources}
+        self._draw(seed, deviations, plan.special_tables)
 
     def _build(self, sources: Sequence[Source], fused_lr: float) -> None:
         """Deal tables into collections: one per pool or table with lists, one per kernel of the others."""
@@ -129,12 +131,12 @@ class Tables(nn.Module):
         self.collections = nn.ModuleList(self._collections)
 
     @torch.no_grad()
-    def _draw(self, seed: int, std: float, shared: Collection[str]) -> None:
+    def _draw(self, seed: int, std: Mapping[str, float], special: Collection[str]) -> None:
         for name, shard in self._shards.items():
             weight = self._home[name].weight(name)
             weight.zero_()
             drawn = initial_rows(
-                name, shard.rows, shard.dim, shard.part, seed=seed, std=std, zeros=name not in shared
+                name, shard.rows, shard.dim, shard.part, seed=seed, std=std[name], zeros=name in special
             )
             weight[: len(shard.part), : shard.dim] = drawn.to(self.device)
 
@@ -225,10 +227,18 @@ class Tables(nn.Module):
         return most
 
     def _cut(self, stream: Stream, output: Tensor, batch: DeviceBatch) -> dict[str, Tensor]:
-        """Vectors per feature without the pad, lookups side by side.
+        """Vectors per feature without the pad: ``[B, W]``, of list features ``[values, W]``."""
+        vectors = self._beside(stream, output, batch)
+        for source in stream.sources:
+            if source.combine != "concat":
+                name = source.feature.name
+                found = vectors[name]
+                shape = (found.shape[0], source.lookups, self._shards[source.table].dim)
+                vectors[name] = combined(found.reshape(shape), source.combine)
+        return vectors
 
-        ``[B, K * D]``, of list features ``[values, K * D]``.
-        """
+    def _beside(self, stream: Stream, output: Tensor, batch: DeviceBatch) -> dict[str, Tensor]:
+        """Rows of each value side by side: ``[B, K * D]``, of list features ``[values, K * D]``."""
         names = [source.feature.name for source in stream.sources]
         shards = [self._shards[source.table] for source in stream.sources]
         several = [source.lookups for source in stream.sources]
@@ -262,6 +272,7 @@ class Tables(nn.Module):
             not stream.ragged
             and [source.feature.name for source in stream.sources] == fields
             and all(shard.dim == shard.storage_dim for shard in shards)
+            and all(source.combine == "concat" for source in stream.sources)
         )
 
     def _inputs(self, vectors: Mapping[str, Tensor], joined: Tensor | None, batch: DeviceBatch) -> Inputs:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.errors import BundleError
 from recsys.serving.dense import CLOSED, DensePart
@@ -110,24 +111,21 @@ def _table(folder: Path, manifest: BundleManifest, name: str) -> Table:
 
 def _vocabulary(folder: Path, manifest: BundleManifest, name: str) -> Vocabulary:
     stored = manifest.vocabularies[name]
-    path = folder / stored.keys
-    arrays = load_tensors(path)
-    found = {key: (array.dtype.name, array.shape) for key, array in arrays.items()}
     lookups = manifest.plan.vocabularies[name].lookups
-    count = len(arrays["keys"]) if "keys" in arrays else 0
-    shape = (count,) if lookups == 1 else (count, lookups)
-    if found != {"keys": ("uint64", (count,)), "rows": ("int64", shape)}:
-        named = "[N]" if lookups == 1 else f"[N, {lookups}]"
-        raise BundleError(f"{path}: expected keys uint64 [N] and rows int64 {named}, found {found}")
-    if len(arrays["keys"]) > 1 and not (arrays["keys"][1:] > arrays["keys"][:-1]).all():
-        raise BundleError(f"{path}: keys are not in strictly rising order")
+    of_value = () if lookups == 1 else (lookups,)
+    path = folder if stored.keys is None else folder / stored.keys
+    keys, listed = np.empty(0, np.uint64), np.empty((0, *of_value), np.int64)
+    if stored.keys is not None:
+        keys, listed = _listed(path, of_value)
     special = [np.array(row, np.int64) for row in (stored.missing_row, stored.unseen_row)]
-    if any(row.shape != shape[1:] for row in special):
+    if any(row.shape != of_value for row in special):
         raise BundleError(
-            f"{path.parent.parent}: vocabulary {name!r} has {lookups} lookups, found missing_row "
+            f"{folder}: vocabulary {name!r} has {lookups} lookups, found missing_row "
             f"{stored.missing_row} and unseen_row {stored.unseen_row}"
         )
-    rows = np.concatenate([arrays["rows"].ravel(), *(row.ravel() for row in special)])
+    hashed = None if stored.hashed is None else range(stored.hashed.first, stored.hashed.end)
+    ends = [] if hashed is None else [hashed[0], hashed[-1]]
+    rows = np.concatenate([listed.ravel(), *(row.ravel() for row in special), np.array(ends, np.int64)])
     limit = manifest.tables[stored.table].rows
     least = 0 if manifest.gates is None else CLOSED
     if rows.min() < least or rows.max() >= limit:
@@ -135,4 +133,20 @@ def _vocabulary(folder: Path, manifest: BundleManifest, name: str) -> Vocabulary
             f"{path}: table {stored.table!r} has rows {least} to {limit - 1}, "
             f"found {rows.min()} to {rows.max()}"
         )
-    return Vocabulary(arrays["keys"], arrays["rows"], special[0], special[1])
+    return Vocabulary(keys, listed, special[0], special[1], name, hashed)
+
+
+def _listed(path: Path, of_value: tuple[int, ...]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Keys ``[N]`` and their rows ``[N]`` or ``[N, K]``; raises BundleError for other arrays."""
+    arrays = load_tensors(path)
+    found = {key: (array.dtype.name, array.shape) for key, array in arrays.items()}
+    count = len(arrays["keys"]) if "keys" in arrays else 0
+    shape = (count, *of_value)
+    expected = [{"keys": ("uint64", (count,)), "rows": (kind, shape)} for kind in ("int32", "int64")]
+    if found not in expected:
+        named = f"[{', '.join(['N', *map(str, of_value)])}]"
+        raise BundleError(f"{path}: expected keys uint64 [N] and rows int32 {named}, found {found}")
+    keys = arrays["keys"]
+    if count > 1 and not (keys[1:] > keys[:-1]).all():
+        raise BundleError(f"{path}: keys are not in strictly rising order")
+    return keys, arrays["rows"].astype(np.int64)

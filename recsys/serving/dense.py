@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.embeddings.combine import combined
 from recsys.errors import BundleError, InstallationError
 from recsys.serving.manifest import BundleFeature
 from recsys.serving.quantise import Table
@@ -80,45 +81,43 @@ def dense_inputs(
             continue
         table = tables[str(feature.table)]
         if feature.kind == "categorical":
-            inputs[name] = _vectors(rows.single[name], table)
+            inputs[name] = _vectors(rows.single[name], table, feature)
         elif feature.kind == "multi":
-            inputs[name] = _mean(rows.ragged[name], table)
+            inputs[name] = _mean(rows.ragged[name], table, feature)
         else:
-            inputs[name] = _padded(rows.ragged[name], table)
+            inputs[name] = _padded(rows.ragged[name], table, feature)
             inputs[f"{name}.lengths"] = rows.ragged[name].lengths
     return inputs
 
 
-def _vectors(rows: NDArray[np.int64], table: Table) -> NDArray[np.float32]:
-    """Vectors ``[n, D]`` of rows ``[n]``; of rows ``[n, K]`` those of the K lookups side by side."""
-    closed = (rows if rows.ndim == 1 else rows[:, 0]) == CLOSED
-    if not closed.any():
-        return table.lookup(rows).reshape(len(rows), _width(rows, table))
-    vectors = table.lookup(np.maximum(rows, 0)).reshape(len(rows), _width(rows, table))
-    return np.where(closed[:, None], np.float32(0), vectors)
+def _vectors(rows: NDArray[np.int64], table: Table, feature: BundleFeature) -> NDArray[np.float32]:
+    """Vectors ``[n, W]`` of rows ``[n]``, or of the rows ``[n, K]`` of K lookups; zeros of closed values."""
+    several = (
+        rows.reshape(len(rows), -1)
+        if len(rows)
+        else rows.reshape(0, 1 if rows.ndim == 1 else rows.shape[1])
+    )
+    closed = several[:, 0] == CLOSED
+    vectors = np.asarray(combined(table.lookup(np.maximum(several, 0)), feature.combine))
+    return np.where(closed[:, None], np.float32(0), vectors) if closed.any() else vectors
 
 
-def _width(rows: NDArray[np.int64], table: Table) -> int:
-    """Length of a value's vector."""
-    return table.dim * (1 if rows.ndim == 1 else rows.shape[1])
-
-
-def _mean(lists: Ragged, table: Table) -> NDArray[np.float32]:
-    """Mean vector ``[B, D]`` of each list; zeros for an empty one."""
-    pooled = np.zeros((len(lists.offsets) - 1, _width(lists.values, table)), np.float32)
+def _mean(lists: Ragged, table: Table, feature: BundleFeature) -> NDArray[np.float32]:
+    """Mean vector ``[B, W]`` of each list; zeros for an empty one."""
+    pooled = np.zeros((len(lists.offsets) - 1, feature.width), np.float32)
     filled = lists.lengths > 0
     if filled.any():
-        sums = np.add.reduceat(_vectors(lists.values, table), lists.offsets[:-1][filled], axis=0)
+        sums = np.add.reduceat(_vectors(lists.values, table, feature), lists.offsets[:-1][filled], axis=0)
         pooled[filled] = sums / lists.lengths[filled, None].astype(np.float32)
     return pooled
 
 
-def _padded(lists: Ragged, table: Table) -> NDArray[np.float32]:
-    """Vectors ``[B, H, D]`` of each list in order, then zeros; H is the longest length."""
+def _padded(lists: Ragged, table: Table, feature: BundleFeature) -> NDArray[np.float32]:
+    """Vectors ``[B, H, W]`` of each list in order, then zeros; H is the longest length."""
     lengths = lists.lengths
     longest = int(lengths.max(initial=0))
-    padded = np.zeros((len(lengths), longest, _width(lists.values, table)), np.float32)
-    padded[np.arange(longest) < lengths[:, None]] = _vectors(lists.values, table)
+    padded = np.zeros((len(lengths), longest, feature.width), np.float32)
+    padded[np.arange(longest) < lengths[:, None]] = _vectors(lists.values, table, feature)
     return padded
 
 

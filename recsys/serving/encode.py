@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from recsys.data.dataset import NumericEncoder
 from recsys.embeddings.keys import MISSING_KEY, keys_of
+from recsys.embeddings.methods.method import hashed
 from recsys.errors import SchemaError
 from recsys.serving.dense import EncodedRows, Ragged
 from recsys.serving.manifest import BundleFeature
@@ -18,7 +19,7 @@ from recsys.serving.manifest import BundleFeature
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Keys of known values and the table rows they lead to."""
+    """Keys of listed values and the table rows they lead to, and where other values are hashed to."""
 
     keys: NDArray[np.uint64]
     """``[N]``, strictly rising."""
@@ -27,16 +28,24 @@ class Vocabulary:
     missing_row: int | NDArray[np.int64]
     """One row, or ``[K]``."""
     unseen_row: int | NDArray[np.int64]
+    name: str = ""
+    """Salts the hash."""
+    hashed: range | None = None
+    """Rows that values which are not listed are hashed to; None: they have ``unseen_row``."""
 
     def lookup(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Table rows ``[M]`` or ``[M, K]`` of keys ``[M]``; missing and unseen values have their own."""
-        if len(self.keys) == 0:
-            rows = np.empty((len(keys), *self.rows.shape[1:]), np.int64)
+        shape = (len(keys), *self.rows.shape[1:])
+        if self.hashed is None:
+            rows = np.empty(shape, np.int64)
             rows[:] = self.unseen_row
         else:
+            lookups = 1 if self.rows.ndim == 1 else self.rows.shape[1]
+            rows = hashed(keys, self.hashed, self.name, lookups).reshape(shape)
+        if len(self.keys):
             at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-            known = (self.keys[at] == keys).reshape(-1, *(1 for _ in self.rows.shape[1:]))
-            rows = np.where(known, self.rows[at], self.unseen_row)
+            known = self.keys[at] == keys
+            rows[known] = self.rows[at[known]]
         rows[keys == MISSING_KEY] = self.missing_row
         return rows
 

@@ -10,16 +10,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.data.dataset import NumericEncoder, Part
+from recsys.embeddings.combine import Combine
 from recsys.embeddings.plan import Plan, PlannedMode, ServeDtype
 from recsys.errors import BundleError
 from recsys.schema import Kind, Schema, Side, ValueType
 
 MANIFEST_FILE = "manifest.json"
 FORMAT: Literal["recsys-bundle"] = "recsys-bundle"
-VERSIONS = (1, 2, 3, 4)
-"""Versions that this reader knows. A bundle says 2 where it holds what readers of 1 would misread:
-values with several rows, or a table that vocabularies share; 3 where gates closed values; and 4 where
-there are a query tower and items."""
+VERSION = 5
+VERSIONS = (1, 2, 3, 4, 5)
+"""Versions that this reader knows. Since 2 values may have several rows and vocabularies share a table;
+since 3 gates may close values; since 4 there may be a query tower and items; since 5 row maps are int32,
+values that are not listed may be hashed, and rows be multiplied or added."""
 TOLERANCE = 1e-5
 """Largest difference of a probability that the self-test accepts. Matrix products of two processors
 differ by about 1e-6; a wrong row, code or encoder moves scores by far more."""
@@ -50,9 +52,19 @@ class BundleFeature(_Part):
     """None for numeric features."""
     width: int = 1
     """Length of the vector that the dense part takes."""
+    combine: Combine = "concat"
+    """How the rows of a value's lookups make it."""
     max_length: int | None = None
     """Longest list kept: the newest elements of a sequence, the first ones of a multi."""
     aligned_with: str | None = None
+
+
+class HashedRows(_Part):
+    """Rows of a table that values are hashed to."""
+
+    first: int
+    end: int
+    """First row behind them."""
 
 
 class BundleVocabulary(_Part):
@@ -66,10 +78,13 @@ class BundleVocabulary(_Part):
     missing_row: int | tuple[int, ...]
     """Row of a missing value; with several lookups a list, a row for each."""
     unseen_row: int | tuple[int, ...]
-    """Row of every value whose key is not in ``keys``; with several lookups a list, a row for each."""
-    keys: str
-    """File of sorted ``keys`` uint64 ``[N]`` and their ``rows`` int64: ``[N]``, or with several lookups
-    ``[N, lookups]``."""
+    """Row of every value whose key is not in ``keys``, where such values are not hashed; with several
+    lookups a list, a row for each."""
+    hashed: HashedRows | None = None
+    """Where values whose keys are not in ``keys`` are hashed to; None: they have ``unseen_row``."""
+    keys: str | None
+    """File of sorted ``keys`` uint64 ``[N]`` and their ``rows`` int32: ``[N]``, or with several lookups
+    ``[N, lookups]``. None where no value is listed."""
     values: str
     """Parquet of id, value, count, for people and exports; never read to score."""
 
@@ -160,7 +175,7 @@ class BundleManifest(_Part):
     """What ``manifest.json`` holds."""
 
     format: Literal["recsys-bundle"] = FORMAT
-    version: int
+    version: int = VERSION
     packages: dict[str, str]
     """Version of each package that took part in writing."""
     model: dict[str, Any] = {}
@@ -202,7 +217,7 @@ class BundleManifest(_Part):
             if not known:
                 raise ValueError(f"features: {feature.name!r} has no encoder, vocabulary or table here")
         named = [table.file for table in self.tables.values()]
-        named += [vocabulary.keys for vocabulary in self.vocabularies.values()]
+        named += [v.keys for v in self.vocabularies.values() if v.keys is not None]
         named += [] if self.towers is None else [self.towers.query, self.towers.items]
         for path in (*named, self.dense, self.selftest.file):
             if path not in self.files:
@@ -243,17 +258,6 @@ class BundleManifest(_Part):
                 for fault in error.errors()
             ]
             raise BundleError(f"{path}: not a valid manifest:\n" + "\n".join(faults)) from error
-
-
-def version_for(plan: Plan, *, gated: bool = False, retrieves: bool = False) -> int:
-    """The oldest version of the bundle format whose readers understand a plan's bundle."""
-    if retrieves:
-        return 4
-    if gated:
-        return 3
-    shared = ("unified", "pool")
-    several = any(info.lookups > 1 or info.mode in shared for info in plan.vocabularies.values())
-    return 2 if several else 1
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ from recsys.serving.manifest import (
     BundleManifest,
     BundleTable,
     BundleVocabulary,
+    HashedRows,
     Quantisation,
     SelfTest,
     Towers,
-    version_for,
 )
 from recsys.serving.quantise import Table, worthwhile
 from recsys.serving.queries import OUTPUT
@@ -55,7 +56,13 @@ MEASURED_ROWS = 2_000_000
 """Held-out rows at most that quantisation's cost is measured on."""
 HELD_OUT: tuple[Part, ...] = ("test", "valid", "train")
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "polars", "safetensors", "torch", "xxhash")
-_PARTS = {"tables": "tables/", "vocabularies": "vocab/", "embeddings": "embeddings/", "items": "items/"}
+_PARTS = {
+    "tables": "tables/*",
+    "vocabularies": "vocab/*.safetensors",
+    "values": "vocab/*.parquet",
+    "embeddings": "embeddings/*",
+    "items": "items/*",
+}
 
 
 @dataclass(frozen=True)
@@ -140,9 +147,6 @@ def write_bundle(
         cost = _quantisation(trained, scorer, exact, maps, measured_rows) if measured else None
         files = {name: record_of(folder / name) for name in _files_in(folder)}
         BundleManifest(
-            version=version_for(
-                trained.plan, gated=trained.gates is not None, retrieves=towers is not None
-            ),
             packages=_versions(),
             model=dict(trained.model),
             plan=trained.plan,
@@ -189,6 +193,7 @@ def _bundle_feature(feature: Feature, dataset: Dataset, plan: Plan) -> BundleFea
         vocabulary=feature.vocabulary,
         table=table,
         width=plan.width_of(name),
+        combine=plan.vocabularies[feature.vocabulary].combine,
         max_length=feature.max_length,
         aligned_with=feature.aligned_with,
     )
@@ -239,35 +244,59 @@ def _write_vocabularies(
     vocabularies, described = {}, {}
     for name, planned in trained.plan.vocabularies.items():
         values = trained.dataset.values(name)
-        values = values.filter(open_values.listed(trained.gates, name, values["id"].to_numpy()))
+        gates = trained.gates
+        values = values.filter(open_values.listed(gates, name, values["id"].to_numpy()))
         row_of = maps.get(name, np.arange(planned.size))
         if planned.mode == "pool":  # a value without rows reads as an unseen one does: zeros
-            rows = row_of[values["id"].to_numpy()].reshape(values.height, -1)
-            values = values.filter(pl.Series((rows != 0).any(axis=1)))
-        keys = values["key"].to_numpy()
-        order = np.argsort(keys)
-        vocabulary = Vocabulary(
-            keys=keys[order],
-            rows=row_of[values["id"].to_numpy()[order]],
-            missing_row=row_of[MISSING_ID],
-            unseen_row=row_of[UNSEEN_ID],
-        )
-        keys_file = f"vocab/{file_name(name, '.safetensors')}"
+            dealt = row_of[values["id"].to_numpy()].reshape(values.height, -1)
+            values = values.filter(pl.Series((dealt != 0).any(axis=1)))
+        vocabulary = _vocabulary(name, trained.plan, values, row_of, gated=gates is not None)
+        keys_file = None
+        if len(vocabulary.keys) or vocabulary.hashed is None:
+            keys_file = f"vocab/{file_name(name, '.safetensors')}"
+            rows = vocabulary.rows.astype(np.int32)
+            save_tensors(folder / keys_file, {"keys": vocabulary.keys, "rows": rows})
         values_file = f"vocab/{file_name(name, '.parquet')}"
-        save_tensors(folder / keys_file, {"keys": vocabulary.keys, "rows": vocabulary.rows})
+        (folder / values_file).parent.mkdir(exist_ok=True)
         values.select("value", "id", "count").write_parquet(folder / values_file)
         vocabularies[name] = vocabulary
+        into = vocabulary.hashed
         described[name] = BundleVocabulary(
             type=trained.dataset.vocabulary_info(name).type,
             table=planned.table,
             mode=planned.mode,
             size=planned.size,
-            missing_row=row_of[MISSING_ID].tolist(),
-            unseen_row=row_of[UNSEEN_ID].tolist(),
+            missing_row=np.asarray(vocabulary.missing_row).tolist(),
+            unseen_row=np.asarray(vocabulary.unseen_row).tolist(),
+            hashed=None if into is None else HashedRows(first=into.start, end=into.stop),
             keys=keys_file,
             values=values_file,
         )
     return vocabularies, described
+
+
+def _vocabulary(
+    name: str, plan: Plan, values: pl.DataFrame, row_of: NDArray[np.int64], *, gated: bool
+) -> Vocabulary:
+    """What a reader needs to find the rows of a vocabulary's values; ``row_of`` has those of every id.
+
+    Gates know values by their ids, and rows that no open value has are gone, so that with them every
+    value is listed and unseen ones are not hashed.
+    """
+    planned = plan.vocabularies[name]
+    hashes = planned.unseen == "hash" and not gated
+    listed = values.head(planned.method.shipped(planned)) if hashes else values
+    keys = listed["key"].to_numpy()
+    order = np.argsort(keys)
+    into = planned.method.hashed_into(planned, plan.tables[planned.table].rows)
+    return Vocabulary(
+        keys=keys[order],
+        rows=row_of[listed["id"].to_numpy()[order]],
+        missing_row=row_of[MISSING_ID],
+        unseen_row=row_of[UNSEEN_ID],
+        name=name,
+        hashed=into if hashes else None,
+    )
 
 
 def _write_selftest(
@@ -336,8 +365,8 @@ def _files_in(folder: Path) -> list[str]:
 
 def _bytes_per_part(sizes: Mapping[str, int]) -> dict[str, int]:
     found = dict.fromkeys(_PARTS, 0)
-    for part, prefix in _PARTS.items():
-        found[part] = sum(size for name, size in sizes.items() if name.startswith(prefix))
+    for part, pattern in _PARTS.items():
+        found[part] = sum(size for name, size in sizes.items() if fnmatchcase(name, pattern))
     return found | {
         "dense": sizes[DENSE_FILE],
         "selftest": sizes[SELFTEST_FILE],

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset
+from recsys.embeddings.combine import combined
 from recsys.embeddings.gates import OpenValues
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.rows import table_rows
@@ -30,9 +31,9 @@ def save_embeddings(
 ) -> Path:
     """Write the trained float32 vectors of every known value of a feature; returns the Parquet's path.
 
-    The vectors of several lookups stand side by side, as the model reads them. Where there are gates, they
-    are multiplied by them, and values whose gates are closed are left out. ``dealt`` holds the rows of
-    every id of pooled vocabularies; a value without a row has zeros.
+    The vectors are those that the model reads, also where several rows make one. Where there are gates,
+    they are multiplied by them, and values whose gates are closed are left out. ``dealt`` holds the rows
+    of every id of pooled vocabularies; a value without a row has zeros.
 
     ``FEATURE.parquet``: ``id`` (raw value), ``embedding`` (fixed-size list of float32). Most frequent
     train value first. ``FEATURE.safetensors``, rows in the same order: ``embedding`` ``[N, D]``,
@@ -47,10 +48,11 @@ def save_embeddings(
     weights = tables[plan.table_of(feature)]
     rows = dealt[vocabulary] if vocabulary in dealt else table_rows(plan, dataset, vocabulary)
     values = dataset.values(vocabulary, ("id", "value", "key"))
-    width = plan.width_of(feature)
+    planned, width = plan.vocabularies[vocabulary], plan.width_of(feature)
 
     def vectors_of(ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors = weights[ids if rows is None else rows[ids]].reshape(len(ids), width)
+        found = weights[ids if rows is None else rows[ids]]
+        vectors = found if found.ndim == 2 else np.asarray(combined(found, planned.combine))
         return vectors if gates is None else vectors * gates.of(vocabulary, ids)[:, None]
 
     if gates is not None:

@@ -77,7 +77,8 @@ def _parts(trained: TrainedModel, metrics: Mapping[str, Any]) -> Trained:
     from recsys.training.raw_scores import score_raw
 
     run, dataset = trained.run, trained.dataset
-    sample = raw_rows(dataset, held_out(dataset), SAMPLE_ROWS)
+    hashed = {name for name, planned in run.plan.vocabularies.items() if planned.unseen == "hash"}
+    sample = raw_rows(dataset, held_out(dataset), SAMPLE_ROWS, seen=hashed)
     return Trained(
         dataset=dataset,
         plan=run.plan,

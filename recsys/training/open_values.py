@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.dataset import UNSEEN_ID
+from recsys.data.dataset import FIRST_ID, UNSEEN_ID
 from recsys.embeddings.budget import KEY_BYTES, ROW_BYTES
 from recsys.embeddings.gates import OpenValues
 from recsys.embeddings.plan import Plan
@@ -48,7 +48,10 @@ def kept(plan: Plan, tables: Mapping[str, NDArray[np.float32]], maps: Arrays, ga
         readers = [name for name, planned in plan.vocabularies.items() if planned.table == table]
         used = np.unique(np.concatenate([rows[name].ravel() for name in readers]))
         used = used[used != CLOSED] if used[-1] != CLOSED else np.zeros(1, np.int64)
-        weights[table] = np.ascontiguousarray(array[used] * np.float32(gates.scale))
+        # What a row is multiplied by comes out of its vector: once for each row of a product.
+        reader = plan.vocabularies[readers[0]]
+        power = 1 / reader.lookups if reader.combine == "multiply" else 1.0
+        weights[table] = np.ascontiguousarray(array[used] * np.float32(gates.scale**power))
         for name in readers:
             at = np.searchsorted(used, rows[name])
             renumbered[name] = np.where(rows[name] == CLOSED, CLOSED, at)
@@ -74,7 +77,7 @@ def described(plan: Plan, stored: Mapping[str, BundleTable], gates: OpenValues) 
     for name, planned in plan.vocabularies.items():
         is_open = gates.open[name]
         vocabularies[name] = ClosedValues(values=planned.size, closed=int((~is_open).sum()))
-        keys = np.arange(UNSEEN_ID + 1, planned.size)
+        keys = np.arange(FIRST_ID, FIRST_ID + planned.method.shipped(planned))
         left = len(keys) - int(listed(gates, name, keys).sum())
         saved += left * (KEY_BYTES + ROW_BYTES * planned.lookups)
     return BundleGates(vocabularies=vocabularies, rows=sum(rows.values()), bytes=saved)

@@ -7,7 +7,7 @@ dataset can be told back as raw rows, without the log that they came from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.data.columns import Columns
-from recsys.data.dataset import LABEL, Dataset, Feature, NumericEncoder, Part
+from recsys.data.dataset import LABEL, UNSEEN_ID, Dataset, Feature, NumericEncoder, Part
 from recsys.embeddings.keys import CANONICAL
 from recsys.schema import RAGGED, ValueType
 from recsys.serving.dense import EncodedRows, Ragged
@@ -25,11 +25,20 @@ _BATCH = 1 << 16
 _LARGEST_INT = np.iinfo(np.int64).max
 
 
-def raw_rows(dataset: Dataset, part: Part, rows: int) -> pl.DataFrame:
-    """The first rows of a part as raw values in the schema's types; numbers to float precision."""
+def raw_rows(dataset: Dataset, part: Part, rows: int, *, seen: Collection[str] = ()) -> pl.DataFrame:
+    """The first rows of a part as raw values in the schema's types; numbers to float precision.
+
+    Rows with an unseen value of one of the vocabularies ``seen`` are left out: a dataset does not hold
+    the value itself, which is what a reader that hashes it needs.
+    """
     names = [feature.name for feature in dataset.features]
-    encoded = pl.scan_parquet(dataset.part(part), glob=False).select(names).head(rows).collect()
-    return as_raw(encoded, dataset.features, dataset)
+    scanned = pl.scan_parquet(dataset.part(part), glob=False).select(names)
+    for feature in dataset.features:
+        if feature.vocabulary in seen:
+            ids = pl.col(feature.name)
+            known = ~ids.list.contains(UNSEEN_ID) if feature.kind in RAGGED else ids != UNSEEN_ID
+            scanned = scanned.filter(known.fill_null(True))
+    return as_raw(scanned.head(rows).collect(), dataset.features, dataset)
 
 
 def as_raw(encoded: pl.DataFrame, features: Sequence[Feature], dataset: Dataset) -> pl.DataFrame:

@@ -53,11 +53,16 @@ def test_every_byte_has_its_part() -> None:
         "unified": TableSettings(rows=300, serve_dtype="int8"),
         "sex": TableSettings(serve_dtype="float16"),
     }
-    made = plan(dataset, settings=PlanSettings(mode="unified", lookups=2, tables=tables))
+    made = plan(dataset, settings=PlanSettings(mode="unified", lookups=2, tables=tables, unseen="hash"))
     assert bytes_by_part(made) == {
         "tables": 4 * (300 * 8 + 4 * 16),
         "tables served": 300 * (8 + 4) + 4 * 16 * 2,
+        "keys": 8 * 2,
+        "row maps": 4 * 2,
+    }
+    listed = plan(dataset, settings=PlanSettings(mode="unified", lookups=2, tables=tables))
+    assert bytes_by_part(listed) == bytes_by_part(made) | {
         "keys": 8 * 1_002,
-        "row maps": 8 * (1_000 * 2 + 2),
+        "row maps": 4 * (1_000 * 2 + 2),
     }
     assert collisions(plan(manifest_only({}))).is_empty()

@@ -12,9 +12,10 @@ import xxhash
 from recsys.config import PlanSettings, TableSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.keys import MISSING_KEY, UNSEEN_KEY, keys_of
-from recsys.embeddings.plan import Plan
+from recsys.embeddings.methods import METHODS
+from recsys.embeddings.plan import Plan, VocabularyMode, VocabularyPlan
 from recsys.embeddings.planner import plan
-from recsys.embeddings.rows import hashed_table_rows, row_maps, shared_table_rows
+from recsys.embeddings.rows import row_maps
 from tests.embeddings.datasets import made_dataset
 
 SIZES = {"user": 400, "item": 300, "day": 9}
@@ -41,9 +42,14 @@ GOLDEN = {
 @pytest.mark.parametrize(("vocabulary", "lookup"), GOLDEN)
 def test_golden_rows_pin_the_salts(vocabulary: str, lookup: int) -> None:
     keys = keys_of(pl.Series([7, -3, 2**40]), "int64")
-    found = shared_table_rows(keys, 1_000_000, vocabulary, lookup).tolist()
-    assert found == GOLDEN[vocabulary, lookup]
-    own = hashed_table_rows(keys, 1_000_000, vocabulary, lookup).tolist()
+
+    def rows(mode: VocabularyMode) -> list[int]:
+        planned = VocabularyPlan(mode=mode, table="t", lookups=4, size=5)
+        found: list[int] = METHODS[mode].rows(keys, planned, 1_000_000, vocabulary)[:, lookup].tolist()
+        return found
+
+    assert rows("unified") == GOLDEN[vocabulary, lookup]
+    own = rows("hash")
     assert own[:2] == [0, 1]
     assert own[2:] == [2 + row_of(int(key), vocabulary, lookup, 999_998) for key in keys]
 

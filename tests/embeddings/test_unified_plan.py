@@ -33,7 +33,7 @@ def test_a_shared_table_takes_what_the_exact_ones_leave() -> None:
     }
     assert shapes(made) == {"sex": (4, 16), "unified": ((20_000 - 4 * 64) // 32, 8)}
     assert [made.width_of(name) for name in SIZES] == [16, 16, 16]
-    assert made.shared_tables == {"unified"}
+    assert made.special_tables == {"sex"}
     whole = plan(dataset, settings=PlanSettings(bytes="1MB", mode="unified", lookups=2))
     assert shapes(whole)["unified"] == (2 * 1_700, 8), "no more than a row per lookup of every value"
     everything = plan(dataset, settings=PlanSettings(bytes="1MB", mode="unified", exact=0))
@@ -42,17 +42,19 @@ def test_a_shared_table_takes_what_the_exact_ones_leave() -> None:
 
 def test_keys_and_row_maps_count_where_asked() -> None:
     dataset = manifest_only(SIZES)
-    for lookups in (1, 2):
-        run = PlanSettings(bytes=100_000, mode="unified", lookups=lookups, counted="all")
-        values = (998 + 698) * (8 + 8 * lookups) + 2 * 16
+    for lookups, unseen in ((1, "own"), (2, "own"), (2, "hash")):
+        run = PlanSettings.parse(
+            bytes=100_000, mode="unified", lookups=lookups, counted="all", unseen=unseen
+        )
+        values = 2 * 12 + ((998 + 698) * (8 + 4 * lookups) if unseen == "own" else 0)
         rows = (100_000 - values - 4 * 64) // (64 // lookups)
         assert shapes(plan(dataset, settings=run))["unified"] == (rows, 16 // lookups)
     hashed = plan(dataset, settings=PlanSettings(bytes=60_000, counted="all"))
-    spent = hashed.train_bytes + 16 * (998 + 698 + 2)
+    spent = hashed.train_bytes + 12 * (998 + 698 + 2)
     assert 60_000 - 2 * 64 < spent <= 60_000
 
 
-@pytest.mark.parametrize(("counted", "smallest"), [("tables", 640), ("all", 640 + 24 * 1_696 + 32)])
+@pytest.mark.parametrize(("counted", "smallest"), [("tables", 640), ("all", 640 + 16 * 1_696 + 24)])
 def test_a_budget_too_small_names_the_smallest(counted: str, smallest: int) -> None:
     values = {"mode": "unified", "lookups": 2, "counted": counted}
     for budget in (smallest - 1, 1):
@@ -140,7 +142,7 @@ def test_no_plan_costs_more_than_its_budget(
         made = plan(manifest_only(sizes), settings=run)
     except PlanError:
         return
-    values = sum((v.size - 2) * (8 + 8 * v.lookups) for v in made.vocabularies.values())
+    values = sum((v.size - 2) * (8 + 4 * v.lookups) for v in made.vocabularies.values())
     assert made.train_bytes + (values if counted == "all" else 0) <= budget
     for name, (size, mode) in zip(sizes, tables, strict=True):
         assert made.vocabularies[name].size == size

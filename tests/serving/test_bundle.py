@@ -128,6 +128,7 @@ def test_the_manifest_says_what_is_inside(written: Path, trained: Trained, raw: 
         "vocabulary": "item",
         "table": "item",
         "width": 6,
+        "combine": "concat",
         "max_length": None,
         "aligned_with": None,
     }
@@ -276,7 +277,7 @@ def edited(bundle: Path, copy: Path, **changes: object) -> Path:
 
 def test_another_version_is_named_with_what_to_do(tmp_path: Path, written: Path) -> None:
     copy = edited(written, tmp_path / "copy", version=9)
-    with pytest.raises(BundleError, match=r"manifest\.json: version 9 .* knows 1 to 4"):
+    with pytest.raises(BundleError, match=r"manifest\.json: version 9 .* knows 1 to 5"):
         Bundle.load(copy)
 
 
@@ -320,7 +321,7 @@ def test_the_self_test_sees_wrong_rows_encoders_and_weights(tmp_path: Path, writ
     copy = replaced(written, tmp_path / "rows", "vocab/user.safetensors", rows=rows[::-1].copy())
     with pytest.raises(BundleError, match=r"selftest\.safetensors, row \d+: the self-test expects"):
         Bundle.load(copy)
-    assert Bundle.load(copy, verify=False).manifest.version == 1
+    assert Bundle.load(copy, verify=False).manifest.version == 5
 
     scale = load_tensors(written / "tables" / "item.safetensors")["scale"] * np.float16(2)
     copy = replaced(written, tmp_path / "scale", "tables/item.safetensors", scale=scale)
@@ -338,8 +339,10 @@ def test_arrays_that_do_not_fit_the_manifest_are_named(tmp_path: Path, written: 
     cases = {
         "rising": {"keys": arrays["keys"][::-1].copy()},
         "rows 0 to 8": {"rows": arrays["rows"] + 5},
-        "expected keys uint64": {"rows": arrays["rows"].astype(np.int32)},
+        "expected keys uint64": {"rows": arrays["rows"].astype(np.uint16)},
     }
+    older = replaced(written, tmp_path / "older", name, rows=arrays["rows"].astype(np.int64))
+    assert Bundle.load(older).vocabularies["item"].rows.tolist() == arrays["rows"].tolist()
     for number, (message, changed) in enumerate(cases.items()):
         copy = replaced(written, tmp_path / str(number), name, **changed)
         with pytest.raises(BundleError, match=f"{name}.*{message}"):

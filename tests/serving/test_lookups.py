@@ -18,7 +18,7 @@ from recsys.errors import BundleError
 from recsys.serving.bundle import Bundle
 from recsys.serving.encode import Vocabulary
 from recsys.serving.files import load_tensors, record_of, save_tensors
-from recsys.serving.manifest import BundleManifest, version_for
+from recsys.serving.manifest import BundleManifest
 from recsys.training.bundle_writer import Trained, write_bundle
 from tests.embeddings.test_rows import row_of
 from tests.serving import made
@@ -125,7 +125,7 @@ def test_embeddings_stand_side_by_side(written: Path, trained: Trained) -> None:
 
 def test_the_manifest_says_which_rows_a_value_reads(written: Path, trained: Trained) -> None:
     manifest = json.loads((written / "manifest.json").read_text())
-    assert manifest["version"] == 2
+    assert manifest["version"] == 5
     assert {f["name"]: f["width"] for f in manifest["features"] if f["vocabulary"]} == {
         name: made.DIMS[vocabulary] for name, vocabulary in made.VOCABULARY.items()
     }
@@ -151,16 +151,11 @@ def test_a_plan_s_bytes_are_those_of_its_bundle(tmp_path: Path, trained: Trained
     assert parts["row maps"] == sum(arrays["rows"].nbytes for arrays in vocabularies)
 
 
-def test_plans_that_earlier_readers_understand_keep_version_1() -> None:
-    assert version_for(plan()) == 2
-    assert version_for(made.plan()) == version_for(made.plan(hashed=True)) == 1
-
-
 def test_rows_that_do_not_fit_the_plan_are_named(tmp_path: Path, written: Path) -> None:
     name = "vocab/item.safetensors"
     arrays = load_tensors(written / name)
     cases = {
-        r"rows int64 \[N, 2\]": {"rows": arrays["rows"][:, 0].copy()},
+        r"rows int32 \[N, 2\]": {"rows": arrays["rows"][:, 0].copy()},
         "has rows 0 to 10, found": {"rows": arrays["rows"] + SHARED_ROWS},
     }
     for number, (message, changed) in enumerate(cases.items()):

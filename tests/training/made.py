@@ -17,7 +17,7 @@ from recsys.data.dataset import (
     VocabularyInfo,
 )
 from recsys.embeddings.keys import keys_of
-from recsys.embeddings.plan import Plan, UpdatePath
+from recsys.embeddings.plan import Plan, UpdatePath, VocabularyMode
 from recsys.embeddings.planner import plan
 from recsys.schema import Column, Schema
 
@@ -131,3 +131,14 @@ def hashed_plan(dataset: Dataset, path: UpdatePath, dim: int = 8, lookups: int =
         "tag": TableSettings(path=path),
     }
     return plan(dataset, settings=PlanSettings(embedding_dim=dim, lookups=lookups, tables=tables))
+
+
+def compressed_plan(
+    dataset: Dataset, path: UpdatePath, dim: int = 8, mode: VocabularyMode = "quotient"
+) -> Plan:
+    """Colours and items by one method, in tables of their own; tags keep a row per value."""
+    tables = {
+        name: TableSettings(path=path, mode=mode, rows=SIZES[name] // 2 + 4) for name in ("colour", "item")
+    }
+    tables["tag"] = TableSettings(path=path)
+    return plan(dataset, settings=PlanSettings(embedding_dim=dim, tables=tables))

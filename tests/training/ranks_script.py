@@ -14,7 +14,7 @@ from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.gate_settings import GateSettings
 from recsys.sparsity_settings import SparsitySettings
 from recsys.training.train import train
-from tests.training.made import made_plan, shared_plan
+from tests.training.made import compressed_plan, made_plan, shared_plan
 from tests.training.retrieval_cases import train_towers
 
 CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
@@ -35,6 +35,9 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         "dense",
     ),
     "shared-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
+    "quotient-din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "dense"),
+    "quotient-autoint-fused": ({"name": "autoint", "layers": 1}, "fused"),
+    "adaptive-autoint-dense": ({"name": "autoint", "layers": 1}, "dense"),
     "din-dense-l2_rows": (
         {"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"},
         "dense",
@@ -62,9 +65,17 @@ PUBLISHED = SparsitySettings(budget=0.8, method="dsl", interval=7, updates=4)
 
 
 def plan_of(case: str, dataset: Dataset) -> Plan:
-    """A row per value; in the ``shared`` cases two lookups in a table of vocabularies together."""
+    """A row per value; in the ``shared`` cases two lookups in a table of vocabularies together; in others
+    the mode that the name begins with."""
     _, path = CASES[case]
-    return shared_plan(dataset, path) if case.startswith("shared") else made_plan(dataset, path)
+    match case.partition("-")[0]:
+        case "shared":
+            return shared_plan(dataset, path)
+        case "quotient":
+            return compressed_plan(dataset, path, mode="quotient")
+        case "adaptive":
+            return compressed_plan(dataset, path, mode="adaptive")
+    return made_plan(dataset, path)
 
 
 def settings_of(case: str) -> TrainSettings:

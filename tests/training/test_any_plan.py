@@ -16,12 +16,14 @@ from recsys.models import MODELS, build_model, table_dim
 from recsys.training.distributed import Distributed, distributed
 from recsys.training.layout import layout_of
 from recsys.training.tables_of import build_tables
-from tests.training.made import hashed_plan, made_dataset, made_plan, shared_plan
+from tests.training.made import compressed_plan, hashed_plan, made_dataset, made_plan, shared_plan
 
 PLANS: dict[str, Callable[[Dataset, int], Plan]] = {
     "full": lambda dataset, dim: made_plan(dataset, "dense", dim),
     "hash-1": lambda dataset, dim: hashed_plan(dataset, "dense", dim, lookups=1),
     "hash-2": lambda dataset, dim: hashed_plan(dataset, "dense", dim, lookups=2),
+    "adaptive": lambda dataset, dim: compressed_plan(dataset, "dense", dim, mode="adaptive"),
+    "quotient": lambda dataset, dim: compressed_plan(dataset, "dense", dim, mode="quotient"),
     "unified-1": lambda dataset, dim: shared_plan(dataset, "dense", dim, lookups=1),
     "unified-2": lambda dataset, dim: shared_plan(dataset, "dense", dim, lookups=2),
 }

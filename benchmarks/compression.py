@@ -1,0 +1,106 @@
+"""What compressed embedding tables cost in AUC, at equal bytes, on MovieLens-1M (ratings 1-2 against 4-5).
+
+``--part paper``: the protocol of Unified Embedding (Coleman et al., NeurIPS 2023; DCNv2, one cross layer
+and a hidden layer of 192, embeddings of 30, Adam 2e-4, the six columns of ids and user attributes):
+per-feature hashing and one multiplexed table at 1.64 MB, 791 kB and 158 kB of float32, beside a table
+without collisions.
+
+Every training is a cell that is kept (``benchmarks/.cache/cells``); an interrupted run goes on where it
+stopped. DATA holds train.parquet, valid.parquet and test.parquet.
+
+    python benchmarks/compression.py DATA [--quick] [--part paper]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compression_cells import planned, prepared, trained
+from harness import finish, newest, parser
+
+from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import Plan
+
+Cells = dict[str, dict[str, Any]]
+
+PAPER_DIM = 30
+PAPER_BUDGETS = {"1640kb": 1_640_000, "791kb": 791_000, "158kb": 158_000}
+PAPER_MODEL = {
+    "name": "dcnv2",
+    "structure": "stacked",
+    "cross_layers": 1,
+    "hidden": [192],
+    "batch_norm": False,
+}
+PAPER_TRAIN: dict[str, Any] = {
+    "epochs": 65,  # of 1,155 steps; early stopping comes first
+    "batch_size": 512,
+    "tables": {"lr": 2e-4, "l2": 1e-5, "init_std": 0.0289},  # as wide as uniform in ±0.05
+    "dense": {"lr": 2e-4, "weight_decay": 1e-5},
+    "plateau": {"factor": 0.999, "stop_after": 2},
+    "clip_norm": None,
+    "log_every": 1000,
+    "seed": 1,
+}
+EXACT = 7
+"""Vocabularies of so many values at most have rows of their own in every plan: gender and age."""
+
+
+def paper_plans(dataset: Dataset) -> dict[str, Plan]:
+    """Plans by name; a budget counts float32 rows, exact tables included."""
+    common: dict[str, Any] = {"embedding_dim": PAPER_DIM, "exact": EXACT, "unseen": "hash"}
+    plans = {"collision_free": planned(dataset, mode="full", **common)}
+    sizes = {name: info.size for name, info in dataset.manifest.vocabularies.items()}
+    large = {name: size for name, size in sizes.items() if size - 2 > EXACT}
+    for name, budget in PAPER_BUDGETS.items():
+        rows = budget // (4 * PAPER_DIM) - (sum(sizes.values()) - sum(large.values()))
+        shares = {
+            one: {"rows": max(3, int(rows * size / sum(large.values())))} for one, size in large.items()
+        }
+        plans[f"hash_{name}"] = planned(dataset, mode="hash", tables=shares, **common)
+        tables = {"unified": {"rows": rows}}
+        plans[f"multiplexed_{name}"] = planned(dataset, mode="unified", tables=tables, **common)
+    return plans
+
+
+def paper_figures(data: Path, *, only_kept: bool) -> tuple[dict[str, float], Cells]:
+    """AUC points that multiplexing gains over per-feature hashing, by budget."""
+    dataset = prepared(data, ("year", "genres", "position"))
+    cells: Cells = {}
+    for name, plan in paper_plans(dataset).items():
+        found = trained(dataset, plan, PAPER_MODEL, PAPER_TRAIN, only_kept=only_kept)
+        if found is not None:
+            cells[name] = found
+            print(f"{name}: test AUC {found['auc']:.4f}, {plan.train_bytes:,} bytes", flush=True)
+    figures = {}
+    for name in PAPER_BUDGETS:
+        hashed, shared = cells.get(f"hash_{name}"), cells.get(f"multiplexed_{name}")
+        if hashed is not None and shared is not None:
+            figures[f"multiplexed_gain_{name}"] = 100 * (shared["auc"] - hashed["auc"])
+    if "collision_free" in cells:
+        figures["collision_free_auc"] = cells["collision_free"]["auc"]
+    return figures, cells
+
+
+PARTS: dict[str, Callable[..., tuple[dict[str, float], Cells]]] = {"paper": paper_figures}
+
+
+def main() -> None:
+    arguments = parser("compression", str(__doc__))
+    arguments.add_argument("data", type=Path, metavar="DATA", help="folder of MovieLens-1M's rows")
+    arguments.add_argument("--part", choices=PARTS, help="only this part; writes no result")
+    chosen = arguments.parse_args()
+    figures: dict[str, Any] = {}
+    for part in [chosen.part] if chosen.part else PARTS:
+        figures |= PARTS[part](chosen.data, only_kept=chosen.quick)[0]
+    if chosen.quick:
+        earlier = newest("compression")
+        if earlier is not None:
+            figures = earlier[1]["figures"] | figures | {"earlier_from": earlier[0]}
+    finish("compression", figures, quick=chosen.quick or chosen.part is not None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Cells of the compression study: a dataset, a plan, a model trained on it, and what its bundle costs.
+
+Models are chosen by validation rows; test rows are scored once, by the best checkpoint and by bundles in
+several types. Bytes are those that a bundle ships to find and hold vectors: tables, keys and row maps.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cells import CELLS, cell
+from harness import PACKAGES, versions
+
+import recsys
+from recsys.config import ColumnSettings, FilesSplit, PlanSettings, TrainSettings
+from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import Plan
+from recsys.evaluation.metrics import auc
+from recsys.training.export import export
+from recsys.training.loaded import score_dataset
+from recsys.training.scoring import labels_of
+from recsys.training.train import train
+
+STUDY = "compression"
+VERSION = 1
+"""Raised where the code under a cell changes what comes out."""
+CODES = ("user_id", "movie_id", "age", "occupation")
+SERVED = ("float32", "int8", "int4")
+
+
+def prepared(folder: Path, ignore: tuple[str, ...]) -> Dataset:
+    """MovieLens-1M's ratings of 1 and 2 against 4 and 5, without some columns; encoded once and kept."""
+    kept = CELLS.parent / "datasets" / "-".join(["ml1m_ctr", "without", *ignore])
+    if not (kept / "dataset.json").exists():
+        split = FilesSplit.model_validate(
+            {"by": "files"} | {part: f"{part}.parquet" for part in ("train", "valid", "test")}
+        )
+        columns = {name: ColumnSettings(kind="categorical") for name in CODES}
+        schema = recsys.infer(None, label="label", split=split, columns=columns, ignore=ignore, root=folder)
+        recsys.prepare(None, schema, kept, split=split, root=folder)
+    return Dataset.load(kept)
+
+
+def trained(
+    dataset: Dataset,
+    plan: Plan,
+    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    only_kept: bool = False,
+) -> dict[str, Any] | None:
+    """A cell: a model on a plan, with test AUC and bytes of the checkpoint and of each bundle."""
+    stated = {
+        "version": VERSION,
+        "data": dataset.folder.name,
+        "plan": plan.model_dump(mode="json"),
+        "model": dict(model),
+        "train": dict(settings),
+        "torch": versions(PACKAGES)["torch"],
+    }
+
+    def compute() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as work:
+            folder = Path(work)
+            run = train(
+                dataset,
+                folder / "run",
+                model=model,
+                plan=plan,
+                settings=TrainSettings.parse(device="cpu", **settings),
+            )
+            label, _ = labels_of(dataset, "test")
+            figures: dict[str, Any] = {
+                "auc": auc(label, score_dataset(folder / "run", "test")),
+                "valid_auc": run.result.best_value,
+                "steps": run.result.best_step,
+                "train_bytes": plan.train_bytes,
+            }
+            for dtype in SERVED:
+                figures |= _served(folder, dtype)
+            return figures
+
+    return cell(STUDY, stated, compute, only_kept=only_kept)
+
+
+def _served(folder: Path, dtype: Any) -> dict[str, Any]:
+    """Bytes of the bundle in one type, and the AUC that the type costs on the test rows."""
+    bundle = export(folder / "run", folder / "bundle", dtype=dtype)
+    sizes = bundle.manifest.bytes
+    cost = bundle.manifest.quantisation
+    shutil.rmtree(folder / "bundle")
+    return {
+        f"{dtype}_bytes": sizes["tables"] + sizes["vocabularies"],
+        f"{dtype}_cost": 0.0 if cost is None else cost.cost,
+    }
+
+
+def planned(dataset: Dataset, **settings: Any) -> Plan:
+    """A plan from settings as the run file has them."""
+    return recsys.plan(dataset, settings=PlanSettings.parse(**settings))
