@@ -91,12 +91,8 @@ def dense_inputs(
 
 
 def _vectors(rows: NDArray[np.int64], table: Table, feature: BundleFeature) -> NDArray[np.float32]:
-    """Vectors ``[n, W]`` of rows ``[n]``, or of the rows ``[n, K]`` of K lookups; zeros of closed values."""
-    several = (
-        rows.reshape(len(rows), -1)
-        if len(rows)
-        else rows.reshape(0, 1 if rows.ndim == 1 else rows.shape[1])
-    )
+    """Vectors ``[n, W]`` of rows ``[n]``, or ``[n, K]`` of K lookups; those of closed values are zeros."""
+    several = rows[:, None] if rows.ndim == 1 else rows
     closed = several[:, 0] == CLOSED
     vectors = np.asarray(combined(table.lookup(np.maximum(several, 0)), feature.combine))
     return np.where(closed[:, None], np.float32(0), vectors) if closed.any() else vectors

@@ -2,8 +2,8 @@
 
 A method says which rows of one table a value looks up and, where there are several, how they make its
 vector (``recsys.embeddings.combine``). Adding one: write ``recsys/embeddings/methods/NAME.py`` with a
-subclass of ``Method``, add its line to ``METHODS`` and its name to ``PlannedMode`` and ``VocabularyMode``. The contract test
-(``tests/embeddings/test_methods.py``) then runs over it, in training and in a bundle.
+subclass of ``Method``, add its line to ``METHODS`` and its name to ``VocabularyMode`` and ``PlannedMode``.
+The contract test (``tests/embeddings/test_methods.py``) then runs over it, in training and in a bundle.
 """
 
 from __future__ import annotations
