@@ -102,7 +102,7 @@ def test_what_is_closed_leaves_the_bundle_and_the_manifest_says_so(tmp_path: Pat
     assert found.kept_share == pytest.approx(1 - 13 / 30)
     tables = sum(table.nbytes for table in plain.tables.values())
     left = tables - sum(table.nbytes for table in bundle.tables.values())
-    assert found.bytes == left + 5 * 16
+    assert found.bytes == left + 5 * 12
     assert plain.manifest.gates is None
     assert bundle.manifest.version == 5
     assert plain.manifest.bytes["total"] - bundle.manifest.bytes["total"] > 0
