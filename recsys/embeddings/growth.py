@@ -61,7 +61,7 @@ def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
             _add_new(planned, earlier, fresh, tables, name)
         elif planned.mode in ("adaptive", "quotient"):
             raise PlanError(
-                f"plan.grow: vocabulary {name!r}: mode {planned.mode} gives rows by number of a value, which "
+                f"plan.grow: vocabulary {name!r}: mode {planned.mode} numbers its values, which "
                 "later data changes; plan afresh, or take mode full, hash or unified for plans that grow"
             )
         elif planned.mode == "full":
