@@ -157,16 +157,16 @@ def _stages_until(last: str | None) -> list[Stage]:
 
 
 def _stages_of(place: Place, last: str | None) -> list[Stage]:
-    """The stages of a run up to one; ranking columns by a label is none of a retrieval model's."""
-    stages = _stages_until(last)
-    if not place.config.model.retrieves:
-        return stages
-    if last == "rank":
-        raise ConfigError(
-            f"rank: columns are ranked by a label, and {place.config.model.name!r} learns from positive "
-            "rows alone; leave this stage out"
-        )
-    return [stage for stage in stages if stage.name != "rank"]
+    """The stages of a run up to one.
+
+    A retrieval model has no label to rank columns by, and no other model has vectors of items to index.
+    """
+    model = place.config.model
+    left_out = "rank" if model.retrieves else "index"
+    if last == left_out:
+        reason = "learns from positive rows alone" if model.retrieves else "has no vectors of items"
+        raise ConfigError(f"{last}: {model.name!r} {reason}; leave this stage out")
+    return [stage for stage in _stages_until(last) if stage.name != left_out]
 
 
 def _check_model(place: Place) -> None:

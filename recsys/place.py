@@ -26,6 +26,7 @@ FOLDERS = {
     "train": "run",
     "evaluate": "evaluation",
     "export": "bundle",
+    "index": "index",
 }
 """Stage → its folder; in the order of the chain."""
 SCHEMA_FILE, PLAN_FILE = "schema.yaml", "plan.json"

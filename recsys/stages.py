@@ -361,6 +361,23 @@ def _export(place: Place) -> Made:
     return Made()
 
 
+# --- index ---------------------------------------------------------------------------------------
+
+
+def _index(place: Place) -> Made:
+    from recsys.retrieval.of_bundle import index_bundle
+
+    built = index_bundle(place.folder("export"), place.folder("index"), place.parts.lazy("train"))
+    found = built.manifest.measured
+    searched = "exact search" if built.manifest.coarse is None else "search by codes"
+    notes = []
+    if found is not None:
+        notes.append(
+            f"{searched}: recall@{found.k} {found.recall:.4f}, {found.milliseconds:.2f} ms a query"
+        )
+    return Made(len(built), tuple(notes))
+
+
 def _without_paths(split: SplitSettings) -> dict[str, Any]:
     """The split rule for a record; given files are inputs, not settings."""
     if isinstance(split, FilesSplit):
@@ -427,6 +444,14 @@ STAGES: dict[str, Stage] = {
             _export_settings,
             _export,
             ("manifest.json",),
+        ),
+        Stage(
+            "index",
+            "recsys.retrieval.of_bundle:VERSION",
+            lambda place: STAGES["export"].handed(place),
+            lambda place: {},
+            _index,
+            ("CURRENT",),
         ),
     )
 }

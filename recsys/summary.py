@@ -296,7 +296,7 @@ def show_run(finished: Finished) -> None:
     console = _console()
     console.print("", table)
     place = Place(finished.config)
-    if finished.outcomes[-1].stage in ("evaluate", "export"):
+    if finished.outcomes[-1].stage in ("evaluate", "export", "index"):
         console.print("", _quality(place))
         _show_bytes(place, console)
     if finished.seeds is not None:

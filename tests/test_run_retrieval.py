@@ -19,6 +19,7 @@ from recsys.errors import BundleError, ConfigError, DataError
 from recsys.evaluation.retrieval import ItemLists, best_items, rank_metrics
 from recsys.evaluation.retrieval_metrics import RetrievalEvaluation
 from recsys.place import Place
+from recsys.retrieval.index import Index
 from recsys.serving.bundle import Bundle
 from recsys.serving.files import load_tensors, record_of, save_tensors
 from recsys.training.raw_scores import score_raw
@@ -62,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def test_every_stage_but_ranking_is_made(finished: Finished) -> None:
     assert [outcome.stage for outcome in finished.outcomes] == [
-        *("infer", "prepare", "plan", "train", "evaluate", "export")
+        *("infer", "prepare", "plan", "train", "evaluate", "export", "index")
     ]
     again = run(finished.config)
     assert {outcome.state for outcome in again.outcomes} == {"up to date"}
@@ -100,6 +101,18 @@ def test_the_bundle_alone_finds_what_the_model_finds(finished: Finished) -> None
     best = best_items(queries, vectors, 20, seen)
     again = rank_metrics(best, wanted.minus(seen), (5, 10, 20), _unknown(rows, place)).means()
     assert again == pytest.approx(RetrievalEvaluation.load(finished.folder / "evaluation").overall)
+
+
+def test_the_index_answers_the_bundles_queries(finished: Finished) -> None:
+    bundle = Bundle.load(finished.folder / "bundle")
+    index = Index.open(finished.folder / "index", tower=bundle.folder)
+    found = pl.read_parquet(bundle.folder / "items/items.parquet")
+    queries = bundle.query_encoder().encode(made_log(20, seed=5))
+    best = best_items(queries, found["vector"].to_numpy(), 7)
+    expected = [found["id"].gather(each).to_list() for each in best]
+    assert index.search(queries, 7).ids.to_list() == expected
+    cheap = index.search(queries, 5, filter="price < 4 AND train_rows > 5").ids.explode()
+    assert set(cheap) <= set(found.filter(pl.col("price") < 4, pl.col("train_rows") > 5)["id"])
 
 
 def _lists(log: pl.DataFrame, users: list[int], place: dict[str, int]) -> ItemLists:
@@ -194,7 +207,7 @@ def test_what_a_log_of_positives_cannot_be_asked(tmp_path: Path) -> None:
         log.write_parquet(tmp_path / f"{part}.parquet")
     labelled = SETTINGS | {"data": SETTINGS["data"] | {"label": "bought"}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(labelled))
-    with pytest.raises(ConfigError, match="rank: columns are ranked by a label"):
+    with pytest.raises(ConfigError, match="rank: 'two_tower' learns from positive rows alone"):
         run(tmp_path / "run.yaml", data=tmp_path, output=tmp_path / "out", until="rank")
     with pytest.raises(DataError, match=r"row 9: label 'bought' is 0, expected 1 in every row"):
         run(tmp_path / "run.yaml", data=tmp_path, output=tmp_path / "out", until="prepare")
