@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from recsys.retrieval.index import Index
 
 Tower = Annotated[
-    Path | None, typer.Option(metavar="BUNDLE", help="Bundle of the query tower that the vectors are for.")
+    Path | None,
+    typer.Option(
+        metavar="BUNDLE", exists=True, file_okay=False, help="Bundle of the vectors' query tower."
+    ),
 ]
 VectorColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Column or tensor of the vectors; default: the only one.")

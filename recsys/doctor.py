@@ -91,6 +91,8 @@ def doctor(*, deep: bool = False, version_of: Lookup | None = None, folder: Path
         checks += [*_trio(lookup), *_training(lookup)]
     elif lookup("onnxruntime") is None:
         checks.append(Check("onnxruntime", "note", "not installed", "predict needs it to score a bundle"))
+    if lookup("faiss-cpu") is None:
+        checks.append(Check("faiss-cpu", "note", "not installed", "index and search need it"))
     checks += _machine(folder)
     if deep and full:
         checks.append(_deep())

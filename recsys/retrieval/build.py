@@ -39,6 +39,8 @@ QUERIES_FILE = "queries.safetensors"
 """Given queries that parameters were chosen and recall was measured by: what a compaction goes by."""
 CODES_FROM = 100_000
 """Items from which on codes are searched; below, an exact search is faster than one of codes."""
+CODES_LEAST = 64
+"""Items that codes need at least."""
 _TUNING, _HELD_OUT, _TEACHING = 1_000, 1_000, 8_000
 """Most queries to choose parameters by, to measure the result by, and to learn the routing from."""
 
@@ -141,6 +143,11 @@ def _write_version(
 ) -> None:
     by_codes = settings.codes if settings.codes is not None else source.rows >= CODES_FROM
     by_codes = by_codes or quantiser is not None
+    if by_codes and source.rows < CODES_LEAST:
+        raise ConfigError(
+            f"codes: {source.name} holds {source.rows} vectors; codebooks need {CODES_LEAST} at least, and "
+            "so few are searched faster without"
+        )
     dtype: DenseDtype = settings.dtype or ("float16" if by_codes else "float32")
     with (
         SegmentWriter(home, source.dim, dtype, source.name) as writer,

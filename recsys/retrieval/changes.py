@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import ConfigError, DataError, RetrievalError, SchemaError
 from recsys.progress import say
-from recsys.retrieval.build import QUERIES_FILE, IndexSettings, normal_chunks, publish_version
+from recsys.retrieval.build import CODES_LEAST, QUERIES_FILE, IndexSettings, normal_chunks, publish_version
 from recsys.retrieval.index import check_tower, tower_fingerprint
 from recsys.retrieval.manifest import DELTA_FILE, DeltaManifest, file_records, save
 from recsys.retrieval.segment import Segment, SegmentWriter
@@ -111,12 +111,15 @@ def compact(folder: str | Path, *, retrain: bool = False) -> None:
         home, snapshot = folder / current.version, Snapshot.open(folder, current)
         manifest, coarse = snapshot.manifest, snapshot.coarse
         settings = IndexSettings(
-            metric=manifest.metric, dtype=manifest.dense.dtype, codes=coarse is not None, **_goal(snapshot)
+            metric=manifest.metric,
+            dtype=manifest.dense.dtype,
+            codes=coarse is not None and snapshot.rows >= CODES_LEAST,
+            **_goal(snapshot),
         )
         asked = None
         if (home / QUERIES_FILE).exists():
             asked = load_tensors(home / QUERIES_FILE)["queries"]
-        kept = None if retrain or coarse is None else coarse.quantiser
+        kept = coarse.quantiser if settings.codes and coarse is not None and not retrain else None
         publish_version(folder, _live(folder, snapshot), asked, settings, kept, manifest.dense.tower)
 
 

@@ -126,6 +126,8 @@ def test_ids_and_vectors_of_other_numbers_are_refused(tmp_path: Path) -> None:
         index(VECTORS, tmp_path / "index", ids=list(range(299)))
     with pytest.raises(DataError, match=r"expected vectors \[N, D\], found an array of shape \[16\]"):
         index(VECTORS[0], tmp_path / "index")
+    with pytest.raises(ConfigError, match="holds 20 vectors; codebooks need 64 at least"):
+        index(VECTORS[:20], tmp_path / "index", settings=IndexSettings(codes=True))
     with pytest.raises(DataError, match="queries: vectors of 3 numbers for items of 16"):
         index(VECTORS, tmp_path / "index", queries=VECTORS[:, :3])
 
@@ -173,10 +175,9 @@ def test_what_is_no_index_is_said_so(tmp_path: Path) -> None:
         Index.open(made.folder)
 
 
-@pytest.mark.parametrize("limit", [20_000, 150_000])
-@pytest.mark.parametrize("command", ["build", "upsert"])
+@pytest.mark.parametrize(("command", "limit"), [("build", 20_000), ("build", 200_000), ("upsert", 150_000)])
 def test_a_full_disk_leaves_the_published_version_untouched(
-    tmp_path: Path, limit: int, command: str
+    tmp_path: Path, command: str, limit: int
 ) -> None:
     """A limit on the size of files stands in: the system refuses to write on, as on a full disk."""
     made = made_index(tmp_path / "index", rows=300)

@@ -176,6 +176,15 @@ def test_bytes_per_item_are_kept(tmp_path: Path, bytes_per_item: float, code_byt
         index(VECTORS, tmp_path / "index", settings=least)
 
 
+@pytest.mark.parametrize(("rows", "dim", "metric"), [(64, 1, "ip"), (600, 3, "l2"), (600, 7, "cosine")])
+def test_odd_widths_and_few_rows_have_codes(tmp_path: Path, rows: int, dim: int, metric: Metric) -> None:
+    made = index(
+        made_vectors(rows, dim), tmp_path / "index", settings=IndexSettings(codes=True, metric=metric)
+    )
+    assert made.manifest.measured is not None
+    assert made.manifest.measured.recall >= 0.95
+
+
 def test_inverted_lists_take_codes_of_any_order() -> None:
     quantiser = taken_from(trained_by_faiss(8))
     lists, codes = quantiser.encode(VECTORS)
