@@ -185,7 +185,7 @@ class _Facts:
     scores: Floats
     """``[F]``."""
     shared: Floats
-    """``[F, F]`` what both tell about the label, symmetric; 0 on the diagonal."""
+    """``[F, F]`` what the first tells of what the second one tells about the label; 0 on the diagonal."""
     relation: Floats
     """``[F, F]`` what two tell only together, symmetric."""
     share: Floats
@@ -223,12 +223,17 @@ class _Facts:
         plain = np.array([singles[name].score for name in codes.names])
         chance = np.array([singles[name].expected for name in codes.names])
         known = _part(learnable(plain, chance), plain)
-        shared[a, b] = shared[b, a] = np.minimum(known[a], known[b]) * _bounded(
+        # A number in its own bins, and a list by its elements, may tell more than as they are coded here.
+        coded = np.maximum(counter.scores, 0.0)
+        more = np.where(coded > 0, np.maximum(plain / np.where(coded > 0, coded, 1.0), 1.0), 1.0)
+        both_tell = np.minimum(known[a], known[b]) * _bounded(
             shared[a, b],
-            np.minimum(plain[a], plain[b]),
-            np.maximum(share[a, b] * plain[b], share[b, a] * plain[a]),
+            np.minimum(coded[a], coded[b]),
+            np.maximum(share[a, b] * coded[b], share[b, a] * coded[a]),
             widths[a] * widths[b] > rows,
         )
+        for one, other in ((a, b), (b, a)):
+            shared[one, other] = both_tell * more[other]
         return cls(scores, shared, relation, share)
 
 
@@ -271,6 +276,8 @@ def _three_mr(facts: _Facts) -> list[_Step]:
         # Sums in another order differ in the last digits: of copies, the first in the log comes first.
         k = int(np.where(taken, -np.inf, worth.round(12)).argmax())
         together = int(entered[k])
+        if together == ALONE and 2 * helped[k] <= gains[k]:
+            k = _richer(facts, k, gains, taken)
         friends = company.friends(k, together if together != ALONE else int(helper[k]))
         if together != ALONE:
             company.lend(k, together, float(worth[k] - max(gains[k], 0.0)))
@@ -279,6 +286,17 @@ def _three_mr(facts: _Facts) -> list[_Step]:
         company.take(k)
         shared = np.maximum(shared, facts.shared[k])
     return _as_it_came(steps, facts.share)
+
+
+def _richer(facts: _Facts, k: int, gains: Floats, taken: NDArray[np.bool_]) -> int:
+    """The column to take first in the place of ``k``: one that tells it, and by itself tells more.
+
+    A price that goes by the item may come out before the item by a hair; what it adds to the others is
+    then next to nothing, which only the order item, price shows.
+    """
+    tells = (facts.share[:, k] >= TOLD) & (facts.share[k] < TOLD) & (facts.scores >= facts.scores[k])
+    tells &= ~taken & (gains > 0)
+    return int(np.where(tells, gains, -np.inf).argmax()) if tells.any() else k
 
 
 def _as_it_came(steps: Sequence[_Step], share: Floats) -> list[_Step]:
