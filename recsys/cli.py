@@ -251,7 +251,7 @@ def plan(
     ],
     size: Annotated[str | None, typer.Option("--bytes", help="Bytes for all tables, such as 8MB.")] = None,
     embedding_dim: Annotated[int, typer.Option(min=1, help="Width of the vectors.")] = 16,
-    mode: Annotated[str | None, typer.Option(help="auto, full, hash or unified.")] = None,
+    mode: Annotated[str | None, typer.Option(help="auto, best, full, hash, unified, adaptive, ...")] = None,
     lookups: Annotated[
         int | None, typer.Option(min=1, help="Rows that make a vector where values share rows.")
     ] = None,
@@ -276,7 +276,11 @@ def plan(
     from recsys.embeddings.planner import plan as solve
 
     settings = PlanSettings.parse(
-        bytes=size, embedding_dim=embedding_dim, mode=mode or "auto", lookups=lookups or 1, grow=grow
+        bytes=size,
+        embedding_dim=embedding_dim,
+        mode=mode or ("auto" if size is None else "best"),
+        lookups=lookups or 1,
+        grow=grow,
     )
     made = solve(dataset, model_name=model, settings=settings, output=output)
     summary.show_plan(made)

@@ -226,12 +226,13 @@ class PlanSettings(Section):
     counted: Literal["tables", "all", "bundle"] = "tables"
     """What ``bytes`` bounds: the float32 tables (``tables``), also the keys and row maps that the bundle
     lists (``all``), or both as the bundle holds them, in the tables' ``serve_dtype`` (``bundle``)."""
-    mode: Literal["auto", "full", "hash", "unified", "adaptive", "quotient", "mixed"] = "auto"
+    mode: Literal["auto", "full", "hash", "unified", "adaptive", "quotient", "mixed", "best"] = "auto"
     """``full``: a row per value. ``hash``: values of a table share rows. ``unified``: one table, whose
     rows values of all vocabularies share. ``adaptive``: frequent values have rows of their own, the others
     of a table share. ``quotient``: a row per quotient and one per remainder of a value's number,
     multiplied. ``mixed``: a row per value, narrower the larger the vocabulary. ``auto``: ``full`` where the
-    budget allows it, else ``hash``."""
+    budget allows it, else ``hash``. ``best``: what promises the most for the ``bytes`` that a bundle ships
+    (``counted`` is ``bundle``), the tables' ``serve_dtype`` included."""
     exact: int = Field(default=5, ge=0)
     """Vocabularies of so many values at most keep a row per value in modes ``hash`` and ``unified``."""
     lookups: int = Field(default=1, ge=1, le=MOST_LOOKUPS)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from recsys.cli import app
 from recsys.data.dataset import Dataset
+from recsys.embeddings.accounting import counted_bytes
 from recsys.embeddings.plan import Plan
 from recsys.schema import Schema
 from recsys.stage import load_record
@@ -140,8 +141,8 @@ def test_light_verbs_on_paths(tmp_path: Path) -> None:
     shown = succeed(
         "plan", dataset, "--bytes", "1kB", "--embedding-dim", "4", "--output", tmp_path / "plan"
     )
-    assert Plan.load(tmp_path / "plan" / "plan.json").train_bytes <= 1_000
-    assert "hash" in shown
+    assert counted_bytes(Plan.load(tmp_path / "plan" / "plan.json"), "bundle") <= 1_000
+    assert "unified" in shown
     for folder in ("schema", "ranking", "dataset", "plan"):
         assert load_record(tmp_path / folder) is not None, folder
 

@@ -12,13 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import polars as pl
 
 from recsys.config import PlanSettings, TableSettings, parse_bytes
 from recsys.data.dataset import FIRST_ID, Dataset, VocabularyInfo
 from recsys.embeddings.budget import FLOAT32, Demand, SharedDemand, chunk, solve
+from recsys.embeddings.choose import best
 from recsys.embeddings.growth import earlier_file, earlier_plan, grown
 from recsys.embeddings.methods import METHODS
 from recsys.embeddings.mixed import mixed
@@ -90,6 +91,8 @@ def stage_settings(
 
 
 def _solved(dataset: Dataset, settings: PlanSettings, fixed_dim: int | None) -> Plan:
+    if settings.mode == "best":
+        settings = best(settings, lambda tried: _solved(dataset, tried, fixed_dim))
     if settings.mode == "mixed":
         sizes = {name: info.size for name, info in dataset.manifest.vocabularies.items()}
         settings = mixed(settings, sizes, lambda tried: _solved(dataset, tried, fixed_dim))
@@ -217,11 +220,9 @@ def _mode(size: int, stated: TableSettings, settings: PlanSettings) -> Vocabular
     """The mode of a vocabulary where it is settled before the budget has spoken."""
     if stated.mode is not None:
         return stated.mode
-    if settings.mode == "auto" or settings.mode == "mixed":  # mixed has become full before
-        return None
-    if stated.rows is None and size - FIRST_ID <= settings.exact:
+    if stated.rows is None and settings.mode != "auto" and size - FIRST_ID <= settings.exact:
         return "full"
-    return settings.mode
+    return next((mode for mode in get_args(VocabularyMode) if mode == settings.mode), None)
 
 
 def _demand(wish: _Wish, settings: PlanSettings, unseen: Literal["own", "hash"]) -> Demand:
