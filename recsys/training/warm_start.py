@@ -42,7 +42,7 @@ class Earlier:
     gates: OpenValues | None
 
     def vectors(self, vocabulary: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Vectors ``[n, width]`` of ids ``[n]``, as its model reads them."""
+        """Vectors ``[n, width]`` of ids ``[n]``, as its model reads them: lookups side by side."""
         rows = table_rows(self.plan, self.dataset, vocabulary)
         weights = self.tables[self.plan.vocabularies[vocabulary].table]
         found = weights[ids if rows is None else rows[ids]].reshape(len(ids), -1)
@@ -120,20 +120,24 @@ def carried(earlier: Earlier, dataset: Dataset, plan: Plan, table: str) -> Carri
     Raises:
         PlanError: a vocabulary's vectors have another width or its values another type than they had.
     """
+    planned = plan.tables[table]
+    both = [
+        name
+        for name, info in plan.vocabularies.items()
+        if info.table == table and name in earlier.plan.vocabularies
+    ]
+    for name in both:
+        _require_alike(earlier, dataset, plan, name)
     if _unmoved(earlier, plan, table):
         weights = earlier.tables[table]
         return Carried(np.ones(len(weights), np.bool_), weights)
-    planned = plan.tables[table]
     sums = np.zeros((planned.rows, planned.dim), np.float64)
     counts = np.zeros(planned.rows, np.float64)
-    for name, info in plan.vocabularies.items():
-        if info.table != table or name not in earlier.plan.vocabularies:
-            continue
-        _require_alike(earlier, dataset, plan, name)
+    for name in both:
         ids, before, weight = _known(earlier.dataset, dataset, name)
-        rows = table_rows(plan, dataset, name)
-        at = (ids if rows is None else rows[ids]).reshape(len(ids), info.lookups)
-        vectors = earlier.vectors(name, before).reshape(len(ids), info.lookups, planned.dim)
+        rows, lookups = table_rows(plan, dataset, name), plan.vocabularies[name].lookups
+        at = (ids if rows is None else rows[ids]).reshape(len(ids), lookups)
+        vectors = earlier.vectors(name, before).reshape(len(ids), lookups, planned.dim)
         np.add.at(sums, at, vectors * weight[:, None, None])
         np.add.at(counts, at, np.broadcast_to(weight[:, None], at.shape))
     known = counts > 0
@@ -148,7 +152,7 @@ def _unmoved(earlier: Earlier, plan: Plan, table: str) -> bool:
         return False
     readers = {name: info for name, info in plan.vocabularies.items() if info.table == table}
     return all(
-        info.mode != "full"
+        info.mode in ("hash", "unified")
         and name in earlier.plan.vocabularies
         and info == earlier.plan.vocabularies[name].model_copy(update={"size": info.size})
         for name, info in readers.items()
@@ -159,10 +163,11 @@ def _require_alike(earlier: Earlier, dataset: Dataset, plan: Plan, name: str) ->
     widths = []
     for each in (earlier.plan, plan):
         info = each.vocabularies[name]
-        if info.mode == "pool":
+        if info.mode == "pool" or info.combine != "concat":
             raise PlanError(
-                f"train.warm_start: rows of vocabulary {name!r} are dealt in training (mode pool) and "
-                "cannot be carried; leave train.sparsity's tables or train.warm_start out"
+                f"train.warm_start: vectors of vocabulary {name!r} (mode {info.mode}, {info.combine}) "
+                "cannot be carried: no row is a part of a value's vector by itself; take another mode, "
+                "or leave train.warm_start out"
             )
         widths.append(info.lookups * each.tables[info.table].dim)
     if widths[0] != widths[1]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from recsys.training.run_folder import Run
 from recsys.training.scoring import score_part
 from recsys.training.tables_of import build_tables
 from recsys.training.train import train
-from recsys.training.warm_start import warm_start
+from recsys.training.warm_start import Earlier, carried, warm_start
 
 SPLIT = TimeSplit(by="time", column="time", valid_from=300, test_from=350)
 SCHEMA = Schema(
@@ -181,6 +181,28 @@ def test_what_gates_closed_begins_with_zeros(days: Days, tmp_path: Path) -> None
     assert 0 < kept < size
     scores = _begun(days, _grown(days, run), run.folder).scores[:OLD_ROWS]
     np.testing.assert_allclose(scores, score_dataset(run.folder, "train"), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", PLANS)
+def test_values_of_another_type_have_other_keys_and_are_refused(days: Days, mode: str) -> None:
+    vocabularies = days.second.manifest.vocabularies
+    user = vocabularies["user"].model_copy(update={"type": "string"})
+    manifest = days.second.manifest.model_copy(update={"vocabularies": {**vocabularies, "user": user}})
+    before, plan = (make_plan(each, settings=PLANS[mode]) for each in (days.first, days.second))
+    tables = {name: np.zeros((t.rows, t.dim), np.float32) for name, t in before.tables.items()}
+    later = replace(days.second, manifest=manifest)
+    with pytest.raises(PlanError, match="'user' are of type int64 in the earlier run and string here"):
+        carried(Earlier(days.first, before, tables, None), later, plan, plan.table_of("user"))
+
+
+def test_products_of_rows_cannot_be_carried(days: Days) -> None:
+    settings = PlanSettings(embedding_dim=4, tables={"user": TableSettings(mode="quotient", rows=30)})
+    before, plan = (make_plan(each, settings=settings) for each in (days.first, days.second))
+    tables = {name: np.zeros((t.rows, t.dim), np.float32) for name, t in before.tables.items()}
+    earlier = Earlier(days.first, before, tables, None)
+    with pytest.raises(PlanError, match="'user' \\(mode quotient, multiply\\) cannot be carried"):
+        carried(earlier, days.second, plan, "user")
+    assert carried(earlier, days.second, plan, "item").known.any()
 
 
 def test_a_run_file_s_training_begins_there_and_resumes_without_it(days: Days, tmp_path: Path) -> None:
