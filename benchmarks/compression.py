@@ -5,25 +5,33 @@ and a hidden layer of 192, embeddings of 30, Adam 2e-4, the six columns of ids a
 per-feature hashing and one multiplexed table at 1.64 MB, 791 kB and 158 kB of float32, beside a table
 without collisions.
 
+``--part ladder``: every method at three budgets of shipped bytes (tables as served, keys and row maps;
+batch 2048, early stopping), beside what ``recsys plan --bytes`` chooses (``best``); a full run draws AUC
+against bytes.
+
+The cost of int8 and int4 tables is measured from bundles, on the test rows.
+
 Every training is a cell that is kept (``benchmarks/.cache/cells``); an interrupted run goes on where it
 stopped. DATA holds train.parquet, valid.parquet and test.parquet.
 
-    python benchmarks/compression.py DATA [--quick] [--part paper]
+    python benchmarks/compression.py DATA [--quick] [--part paper | ladder]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compression_cells import planned, prepared, trained
-from harness import finish, newest, parser
+from compression_cells import Cell, planned, prepared, trained
+from compression_ladder import Point, draw, ladder, ladder_figures
+from harness import RESULTS, finish, newest, parser
 
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
 
-Cells = dict[str, dict[str, Any]]
+Figures = dict[str, Any]
 
 PAPER_DIM = 30
 PAPER_BUDGETS = {"1640kb": 1_640_000, "791kb": 791_000, "158kb": 158_000}
@@ -65,16 +73,16 @@ def paper_plans(dataset: Dataset) -> dict[str, Plan]:
     return plans
 
 
-def paper_figures(data: Path, *, only_kept: bool) -> tuple[dict[str, float], Cells]:
+def paper_figures(data: Path, *, only_kept: bool) -> tuple[Figures, dict[str, Cell]]:
     """AUC points that multiplexing gains over per-feature hashing, by budget."""
     dataset = prepared(data, ("year", "genres", "position"))
-    cells: Cells = {}
+    cells: dict[str, Cell] = {}
     for name, plan in paper_plans(dataset).items():
         found = trained(dataset, plan, PAPER_MODEL, PAPER_TRAIN, only_kept=only_kept)
         if found is not None:
             cells[name] = found
             print(f"{name}: test AUC {found['auc']:.4f}, {plan.train_bytes:,} bytes", flush=True)
-    figures = {}
+    figures: Figures = {}
     for name in PAPER_BUDGETS:
         hashed, shared = cells.get(f"hash_{name}"), cells.get(f"multiplexed_{name}")
         if hashed is not None and shared is not None:
@@ -84,22 +92,36 @@ def paper_figures(data: Path, *, only_kept: bool) -> tuple[dict[str, float], Cel
     return figures, cells
 
 
-PARTS: dict[str, Callable[..., tuple[dict[str, float], Cells]]] = {"paper": paper_figures}
+def precision_figures(cells: Mapping[str, Cell]) -> Figures:
+    """AUC that fewer bits cost, from bundles on the test rows: without collisions, and at worst."""
+    found: Figures = {}
+    for dtype in ("int8", "int4"):
+        costs = {name: cell[f"{dtype}_cost"] for name, cell in cells.items()}
+        if "collision_free" in costs:
+            found[f"{dtype}_auc_cost"] = costs["collision_free"]
+            found[f"{dtype}_auc_cost_worst"] = max(costs.values())
+    return found
 
 
 def main() -> None:
     arguments = parser("compression", str(__doc__))
     arguments.add_argument("data", type=Path, metavar="DATA", help="folder of MovieLens-1M's rows")
-    arguments.add_argument("--part", choices=PARTS, help="only this part; writes no result")
+    arguments.add_argument(
+        "--part", choices=("paper", "ladder"), help="compute only this part; of the other take what is kept"
+    )
     chosen = arguments.parse_args()
-    figures: dict[str, Any] = {}
-    for part in [chosen.part] if chosen.part else PARTS:
-        figures |= PARTS[part](chosen.data, only_kept=chosen.quick)[0]
+    kept = {part: chosen.quick or chosen.part not in (None, part) for part in ("paper", "ladder")}
+    figures, cells = paper_figures(chosen.data, only_kept=kept["paper"])
+    figures |= precision_figures(cells)
+    points = ladder(prepared(chosen.data, ("position",)), only_kept=kept["ladder"])
+    figures |= ladder_figures(points)
     if chosen.quick:
         earlier = newest("compression")
         if earlier is not None:
             figures = earlier[1]["figures"] | figures | {"earlier_from": earlier[0]}
-    finish("compression", figures, quick=chosen.quick or chosen.part is not None)
+    elif points:
+        draw(points, RESULTS / f"compression-{datetime.date.today().isoformat()}.png")
+    finish("compression", figures, quick=chosen.quick)
 
 
 if __name__ == "__main__":

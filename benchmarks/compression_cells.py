@@ -25,6 +25,8 @@ from recsys.training.loaded import score_dataset
 from recsys.training.scoring import labels_of
 from recsys.training.train import train
 
+Cell = dict[str, Any]
+"""Figures of one training."""
 STUDY = "compression"
 VERSION = 1
 """Raised where the code under a cell changes what comes out."""
@@ -52,8 +54,13 @@ def trained(
     settings: Mapping[str, Any],
     *,
     only_kept: bool = False,
-) -> dict[str, Any] | None:
-    """A cell: a model on a plan, with test AUC and bytes of the checkpoint and of each bundle."""
+) -> Cell | None:
+    """A cell: a model on a plan, with test AUC and bytes of the checkpoint and of each bundle.
+
+    Plans that differ only in what bundles hold are one cell.
+    """
+    tables = {name: table.model_copy(update={"serve_dtype": "int8"}) for name, table in plan.tables.items()}
+    plan = plan.model_copy(update={"tables": tables})
     stated = {
         "version": VERSION,
         "data": dataset.folder.name,
