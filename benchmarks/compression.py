@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from compression_cells import Cell, planned, prepared, trained
-from compression_ladder import Point, draw, ladder, ladder_figures
+from compression_ladder import draw, ladder, ladder_figures
 from harness import RESULTS, finish, newest, parser
 
 from recsys.data.dataset import Dataset
