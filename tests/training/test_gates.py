@@ -24,13 +24,19 @@ from recsys.training.raw_rows import raw_rows
 from recsys.training.raw_scores import score_raw
 from recsys.training.run_folder import Run
 from recsys.training.train import train
-from tests.training.made import hashed_plan, made_dataset, made_plan, shared_plan
+from tests.training.made import compressed_plan, hashed_plan, made_dataset, made_plan, shared_plan
 
 DNN = {"name": "dnn", "hidden": [16], "batch_norm": True, "dropout": 0.2}
 PLANS: dict[str, Callable[[Dataset, UpdatePath], Plan]] = {
     "full": made_plan,
     "hash": hashed_plan,
     "unified": shared_plan,
+}
+MADE: dict[str, Callable[[Dataset, UpdatePath], Plan]] = {
+    **PLANS,
+    "quotient": compressed_plan,
+    "adaptive": lambda dataset, path: compressed_plan(dataset, path, mode="adaptive"),
+    "unlisted": lambda dataset, path: _unlisted(hashed_plan(dataset, path)),
 }
 STEPS = 8
 """Batches of an epoch."""
@@ -131,10 +137,19 @@ def test_a_rewind_behind_the_search_is_refused() -> None:
         TrainSettings.parse(gates={"epochs": 3, "rewind_epoch": 3})
 
 
-@pytest.mark.parametrize("mode", PLANS)
+def _unlisted(plan: Plan) -> Plan:
+    """The plan with values that are hashed when they come, so that a bundle without gates lists none."""
+    hashing = {
+        name: info.model_copy(update={"unseen": "hash"}) if info.mode == "hash" else info
+        for name, info in plan.vocabularies.items()
+    }
+    return plan.model_copy(update={"vocabularies": hashing})
+
+
+@pytest.mark.parametrize("mode", MADE)
 def test_the_bundle_scores_as_the_checkpoint_does(dataset: Dataset, tmp_path: Path, mode: str) -> None:
     gates = {"epochs": 3, "lr": 0.08, "l1": 2e-3}
-    plan = PLANS[mode](dataset, "fused" if mode == "unified" else "dense")
+    plan = MADE[mode](dataset, "fused" if mode == "unified" else "dense")
     run = _train(dataset, tmp_path / "run", plan, _settings(gates))
     bundle = export(run, tmp_path / "bundle", dtype="float32", embeddings=["item"])
     raw = raw_rows(dataset, "test", 250)
