@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return made_dataset(tmp_path_factory.mktemp("made") / "dataset", rows=1_000)
 
 
-def _settings(gates: dict[str, object] | None = None, **changes: object) -> TrainSettings:
+def _settings(gates: Mapping[str, object] | None = None, **changes: object) -> TrainSettings:
     values: dict[str, object] = {
         "epochs": 2,
         "batch_size": 128,
