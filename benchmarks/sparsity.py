@@ -61,12 +61,14 @@ DSL = {"method": "dsl", "interval": 25, "updates": 28, "drop": 0.5}
 CASES: dict[str, dict[str, Any]] = {
     "dense": {},
     "ours_20": {"train.sparsity": {"budget": 0.2, **OURS}},
+    "ours_each_20": {"train.sparsity": {"budget": 0.2, "dense": 0.2, "tables": 0.2, **OURS}},
+    "ours_whole_tables_20": {"train.sparsity": {"budget": 0.2, "dense": 0.083, "tables": 1.0, **DENSE}},
     "narrow_20": {"plan.embedding_dim": 2, "model.hidden": [180, 180, 180]},
+    "narrow_layers_20": {"model.hidden": [92, 92, 92]},
     "dsl_20": {"train.sparsity": {"budget": 0.2, **DSL}},
     "ours_50": {"train.sparsity": {"budget": 0.5, **OURS}},
-    "ours_whole_tables_20": {"train.sparsity": {"budget": 0.2, "dense": 0.083, "tables": 1.0, **DENSE}},
 }
-"""The last one keeps a fifth of all weights too: all of the tables, and of the dense part what is left."""
+"""All ``_20`` keep a fifth of all weights; ``narrow``: of tables and layers alike, or of layers alone."""
 SEEDS = (2024, 2025, 2026)
 LATENCY_BATCH, ROUNDS, CALLS = 512, 40, 20
 VALUES, WIDTH = 200_000, 16
@@ -226,7 +228,7 @@ def sizes(work: Path) -> dict[str, float]:
     """Shares of the dense run's memory and bundle at a fifth of the weights, of 200,000 values 16 wide."""
     dataset = made_dataset(work / "dataset")
     base = {"max_steps": 6, "device": "cpu", "monitor": "logloss"}
-    sparse = {"sparsity": {"budget": 0.2, "interval": 2, "updates": 2}}
+    sparse = {"sparsity": {"budget": 0.2, "dense": 0.2, "tables": 0.2, "interval": 2, "updates": 2}}
     memory: list[int] = []
     bundles: list[dict[str, int]] = []
     for name, more, dtype in (("dense", {}, "float32"), ("sparse", sparse, "int8")):
@@ -295,10 +297,12 @@ def _summary(found: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Any],
     pairs = {
         "auc_cost_50": ("dense", "ours_50"),
         "auc_cost_20": ("dense", "ours_20"),
+        "auc_cost_20_each": ("dense", "ours_each_20"),
         "auc_cost_20_whole_tables": ("dense", "ours_whole_tables_20"),
         "over_magnitude_20": ("ours_20", "magnitude_20"),
         "over_dsl_20": ("ours_20", "dsl_20"),
         "over_narrow_20": ("ours_20", "narrow_20"),
+        "over_narrow_layers_20": ("ours_20", "narrow_layers_20"),
     }
     for name, (first, second) in pairs.items():
         if first in middle and second in middle:

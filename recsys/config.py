@@ -382,7 +382,7 @@ class TrainSettings(Section):
             raise ValueError(
                 "gates and sparsity both choose values; set gates.epochs to 0 or leave sparsity out"
             )
-        sparse = self.sparsity is not None and self.sparsity.tables_density < 1
+        sparse = self.sparsity is not None and self.sparsity.tables != 1
         if sparse and self.tables.l2_rows:
             raise ValueError(
                 "tables.l2_rows needs a row per value; set sparsity.tables to 1, or use tables.l2"

@@ -13,15 +13,16 @@ class SparsitySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     budget: float = Field(gt=0, le=1)
-    """Share of the weights that the trained model keeps, of the dense part and of the tables alike."""
+    """Share of all weights that the trained model keeps."""
     method: Literal["structured", "dsl"] = "structured"
     """``structured``: whole hidden units, and whole rows or pieces of rows, so that memory, bundle and time
     shrink. ``dsl``: single weights by magnitude and gradient, as published (Wang et al. 2024); for study,
     as it saves neither memory nor time, and no byte of the bundle."""
     dense: float | None = Field(default=None, gt=0, le=1)
-    """Share of the dense part's weights that is kept; default: ``budget``. 1 leaves that part alone."""
+    """Share of the dense part's weights that is kept; 1 leaves it alone. Default: what ``tables`` leaves of
+    the budget, or without both, as many weights as the tables keep, or all there are."""
     tables: float | None = Field(default=None, gt=0, le=1)
-    """Share of the tables' weights that is kept; default: ``budget``. 1 leaves the tables alone."""
+    """Share of the tables' weights that is kept; 1 leaves them alone. Default: likewise."""
     pieces: int = Field(default=1, ge=1, le=16)
     """Pieces of equal width that a value's vector is kept or dropped in; 1: whole vectors. More pieces give
     values widths of their own, and cost a pointer of four bytes each."""
@@ -50,12 +51,12 @@ class SparsitySettings(BaseModel):
 
     @property
     def dense_density(self) -> float:
-        """Share of the dense part's weights to keep."""
+        """Share of the dense part's weights to keep; the budget where it has not been shared out."""
         return self.budget if self.dense is None else self.dense
 
     @property
     def tables_density(self) -> float:
-        """Share of the tables' weights to keep."""
+        """Share of the tables' weights to keep; the budget where it has not been shared out."""
         return self.budget if self.tables is None else self.tables
 
     @property

@@ -44,6 +44,7 @@ from recsys.training.record import Recorder
 from recsys.training.retrieval import Retrieval, require_positives
 from recsys.training.row_l2 import RowL2
 from recsys.training.run_folder import Run, RunFile, RunResult, clear, relative_to_run
+from recsys.training.sparsity.budget import with_densities
 from recsys.training.sparsity.schedule import require_time
 from recsys.training.sparsity.sparsity import Sparsity, build_sparsity
 from recsys.training.state import fit_model, run_tensors
@@ -77,13 +78,15 @@ def train(
             f"train.warm_start: {folder} is the run to be written; name another output, or move that run"
         )
     with distributed(settings.device) as ranks:
+        planned = plan_or_default(plan, dataset, chosen)
+        settings, planned = _made_sparse(settings, chosen, planned, dataset)
         if ranks.rank == 0:
             _claim(folder, resume=resume, overwrite=overwrite)
             run_file = RunFile(
                 model=chosen.name,
                 options=chosen.options,
                 train=settings,
-                plan=_pooled(plan_or_default(plan, dataset, chosen), chosen, settings),
+                plan=planned,
                 dataset=relative_to_run(dataset.folder, folder),
             )
             _require_same_run(folder, run_file)
@@ -251,14 +254,16 @@ def plan_or_default(plan: Plan | str | Path | None, dataset: Dataset, model: Mod
     return plan if isinstance(plan, Plan) else Plan.load(Path(plan))
 
 
-def _pooled(plan: Plan, model: ModelSettings, settings: TrainSettings) -> Plan:
-    """The plan with tables as small as a sparse run trains them."""
-    sparsity = settings.sparsity
-    if sparsity is not None and model.retrieves:
-        raise ConfigError(f"train.sparsity: model {model.name} cannot be made sparse; leave sparsity out")
-    if sparsity is None or sparsity.method == "dsl" or sparsity.tables_density == 1:
-        return plan
-    return pooled(plan, sparsity.tables_density, sparsity.pieces)
+def _made_sparse(
+    settings: TrainSettings, model: ModelSettings, plan: Plan, dataset: Dataset
+) -> tuple[TrainSettings, Plan]:
+    """Settings whose budget is shared out, and the plan with tables as small as they are trained."""
+    if settings.sparsity is None:
+        return settings, plan
+    sparsity = with_densities(settings.sparsity, model, plan, dataset)
+    if sparsity.method == "structured" and sparsity.tables_density < 1:
+        plan = pooled(plan, sparsity.tables_density, sparsity.pieces)
+    return settings.model_copy(update={"sparsity": sparsity}), plan
 
 
 def _claim(folder: Path, *, resume: bool, overwrite: bool) -> None:

@@ -60,7 +60,7 @@ SETTINGS = TrainSettings(
     dense=DenseOptimizer(),
 )
 
-SPARSE = SparsitySettings(budget=0.5, dense=0.8, pieces=2, interval=7, updates=4)
+SPARSE = SparsitySettings(budget=0.5, dense=0.8, tables=0.5, pieces=2, interval=7, updates=4)
 PUBLISHED = SparsitySettings(budget=0.8, method="dsl", interval=7, updates=4)
 
 

@@ -27,9 +27,9 @@ from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
 
 DNN = {"name": "dnn", "hidden": [48, 32], "dropout": 0.1}
-BOTH = {"budget": 0.4, "dense": 0.5, "pieces": 2, "interval": 5, "updates": 4}
+BOTH = {"budget": 0.5, "dense": 0.5, "tables": 0.4, "pieces": 2, "interval": 5, "updates": 4}
 PUBLISHED = {"budget": 0.3, "method": "dsl", "interval": 5, "updates": 4, "drop": 0.5}
-DENSE_ONLY = {"budget": 0.3, "tables": 1.0, "interval": 5, "updates": 4}
+DENSE_ONLY = {"budget": 0.3, "dense": 0.3, "tables": 1.0, "interval": 5, "updates": 4}
 
 
 @pytest.fixture(scope="module")
@@ -153,14 +153,30 @@ def test_units_that_are_out_do_not_learn(dataset: Dataset, tmp_path: Path) -> No
     assert not moments[out].any()
 
 
+SHORT = {"interval": 5, "updates": 2}
+
+
 @pytest.mark.parametrize(
     ("sparsity", "model", "message"),
     [
         ({"budget": 0.3, "interval": 10, "updates": 3}, DNN, r"end at step 30, the run at step 30"),
-        ({"budget": 0.001, "tables": 1.0, "interval": 5, "updates": 2}, DNN, "every layer keeps one unit"),
-        ({"budget": 0.3, "interval": 5, "updates": 2}, {"name": "autoint"}, "no hidden units to drop"),
-        ({"budget": 0.3, "pieces": 3, "interval": 5, "updates": 2}, DNN, "expected a multiple of the 3"),
-        ({"budget": 0.9, "tables": 0.01, "interval": 5, "updates": 2}, DNN, "for 3 vocabularies"),
+        (
+            {"budget": 0.001, "dense": 0.001, "tables": 1.0, "interval": 5, "updates": 2},
+            DNN,
+            "every layer keeps one unit",
+        ),
+        (
+            {"budget": 0.3, "dense": 0.3, "tables": 1.0, "interval": 5, "updates": 2},
+            {"name": "autoint"},
+            "no hidden units to drop",
+        ),
+        ({"budget": 0.01, "tables": 1.0, "interval": 5, "updates": 2}, DNN, "is used up by one of them"),
+        ({**BOTH, "pieces": 3}, DNN, "expected a multiple of the 3"),
+        (
+            {"budget": 0.9, "dense": 0.9, "tables": 0.01, "interval": 5, "updates": 2},
+            DNN,
+            "for 3 vocabularies",
+        ),
     ],
 )
 def test_what_cannot_be_met_is_said_before_training(
@@ -241,3 +257,17 @@ def test_published_masks_need_gradients(dataset: Dataset, tmp_path: Path) -> Non
 
 def _checkpoint(run: Run, step: int) -> Path:
     return run.folder / "checkpoints" / f"step-{step:08d}"
+
+
+def test_one_dial_is_shared_out_and_holds(dataset: Dataset, tmp_path: Path) -> None:
+    """Either part keeps an eighth of all weights; the tables have more than that."""
+    whole = _train(dataset, tmp_path / "whole", None)
+    small = _train(dataset, tmp_path / "small", {"budget": 0.25, "interval": 5, "updates": 4})
+
+    def weights(run: Run) -> tuple[int, int]:
+        return run.result.parameters, sum(table.rows * table.dim for table in run.plan.tables.values())
+
+    kept, had = weights(small), weights(whole)
+    assert min(had) > sum(had) / 8
+    assert sum(had) / 8 - 8 <= kept[1] <= sum(had) / 8 + 8  # whole rows of 8, and the row of zeros
+    assert 0.9 * sum(had) / 8 < kept[0] <= sum(had) / 8  # whole units
