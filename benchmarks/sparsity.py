@@ -5,9 +5,10 @@ it: the published method, a dense model of narrower vectors and layers, and the 
 magnitude after training. Every run selects its epoch on validation rows; AUCs are those of test rows.
 Memory and bundle bytes are those of a plan of 200,000 values, 16 wide, in int8.
 
-    python benchmarks/sparsity.py [--quick] [--seeds 3]
+    python benchmarks/sparsity.py DATA [--quick] [--seeds 3]
 
-Trainings are cells: a study that was cut off goes on where it stopped, and ``--quick`` trains nothing.
+DATA holds Frappe_x1's train.parquet, valid.parquet and test.parquet. Trainings are cells: a study that was
+cut off goes on where it stopped, and ``--quick`` trains nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +55,6 @@ VERSION, SPARSE_VERSION = 1, 2
 """Raised by hand when the code under a cell changes what comes out; of sparse trainings apart."""
 ROOT = Path(__file__).resolve().parents[1]
 RUN_FILE = "pipelines/frappe_x1.yaml"
-DATA = ROOT / ".." / "shared" / "data" / "frappe_x1"
 OURS = {"pieces": 5, "interval": 25, "updates": 12}
 DENSE = {"interval": 25, "updates": 8}
 DSL = {"method": "dsl", "interval": 25, "updates": 28, "drop": 0.5}
@@ -271,7 +271,7 @@ def _table_memory(run: Run, dataset: Dataset) -> int:
 def main() -> None:
     arguments = parser("sparsity", str(__doc__))
     arguments.add_argument("--seeds", type=int, default=len(SEEDS), help="trainings of each case")
-    arguments.add_argument("--data", type=Path, default=DATA, help="folder of Frappe_x1's three files")
+    arguments.add_argument("data", type=Path, metavar="DATA", help="folder of Frappe_x1's three files")
     chosen = arguments.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
     for seed in SEEDS[: chosen.seeds]:

@@ -42,7 +42,7 @@ class SparsitySettings(BaseModel):
     @model_validator(mode="after")
     def _drops_something(self) -> Self:
         if self.dense_density == 1 and self.tables_density == 1:
-            raise ValueError("budget 1 keeps everything; leave sparsity out")
+            raise ValueError("this keeps everything; leave sparsity out")
         if self.start < self.dense_density:
             raise ValueError(
                 f"start {self.start:g} is below the share of the dense part to keep, {self.dense_density:g}"
