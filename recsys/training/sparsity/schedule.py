@@ -58,8 +58,9 @@ def shares(
 ) -> list[float]:
     """Shares ``min(1, e * weight)`` of each part, with the largest e whose ``size`` is within the target.
 
-    >>> shares([1.0, 4.0], lambda kept: 10 * kept[0] + 10 * kept[1], 12.0)
-    [0.2..., 1.0]
+    >>> found = shares([1.0, 4.0], lambda kept: 10 * kept[0] + 10 * kept[1], 14.0)
+    >>> [round(share, 6) for share in found]
+    [0.4, 1.0]
     """
     low, high = 0.0, 1 / min(weights)
     for _ in range(60):
