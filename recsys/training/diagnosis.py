@@ -72,5 +72,7 @@ def _weights(model: nn.Module, tables: Tables) -> Iterator[tuple[str, Tensor]]:
     for name, value in tables.state().items():
         table, _, part = name.rpartition(".")
         yield f"the {part}s of table {table!r}", value.to_local()
+    if tables.gates is not None:
+        yield "the gates", tables.gates.theta.detach()
     for name, parameter in model.named_parameters():
         yield f"the model's {name}", parameter.detach()

@@ -168,13 +168,13 @@ class Trainer:
         self.optimisers.set_scale(position.lr_scale)
         with StopRequest() as stop:
             while position.finished is None:
-                if self._search is not None and self._search.is_over(position):
-                    self._rewind(self._search)
                 trained = 0 if self._searching else position.epoch - self._searched[0]
                 if trained >= self._settings.epochs:
                     position.finished = f"{ALL_DONE}{self._settings.epochs} epochs done"
                 elif position.step >= (self._settings.max_steps or math.inf):
                     position.finished = f"{ALL_DONE}{self._settings.max_steps} steps done"
+                elif self._search is not None and self._search.is_over(position):
+                    self._rewind(self._search)
                 else:
                     self._run_epoch(stop)
             self._log()

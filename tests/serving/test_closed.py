@@ -15,6 +15,7 @@ from recsys.embeddings.plan import ServeDtype
 from recsys.serving.bundle import Bundle
 from recsys.serving.dense import dense_inputs
 from recsys.serving.encode import encode
+from recsys.summary import show_bundle
 from recsys.training.bundle_writer import Trained, write_bundle
 from tests.serving import made
 from tests.serving.test_score_bundle import run_script
@@ -83,7 +84,9 @@ def test_a_closed_value_is_exactly_zero_and_an_open_one_is_not(tmp_path: Path, d
     assert inputs["history.lengths"].tolist() == [2, 1, 0, 2]
 
 
-def test_what_is_closed_leaves_the_bundle_and_the_manifest_says_so(tmp_path: Path) -> None:
+def test_what_is_closed_leaves_the_bundle_and_the_manifest_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = made.log(60)
     trained, _ = gated(tmp_path / "dataset", raw)
     plain = write_bundle(replace(trained, gates=None, sample_scores=made.expected(raw.head(64), dict(
@@ -106,6 +109,10 @@ def test_what_is_closed_leaves_the_bundle_and_the_manifest_says_so(tmp_path: Pat
     assert plain.manifest.gates is None
     assert bundle.manifest.version == 5
     assert plain.manifest.bytes["total"] - bundle.manifest.bytes["total"] > 0
+    show_bundle(bundle)
+    shown = capsys.readouterr().out
+    assert "56.7% of values kept" in shown
+    assert ["item", "9", "3", "66.7%"] in [line.split() for line in shown.splitlines()]
 
 
 def test_a_row_below_zero_is_refused_without_gates(tmp_path: Path) -> None:

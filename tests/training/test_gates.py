@@ -173,8 +173,9 @@ def test_the_bundle_scores_as_the_checkpoint_does(dataset: Dataset, tmp_path: Pa
 def test_a_model_whose_gates_are_still_searched_is_scored_but_not_exported(
     dataset: Dataset, tmp_path: Path
 ) -> None:
+    """It stops with the last step of the search, before weights are rewound."""
     plan = made_plan(dataset, "dense")
-    run = _train(dataset, tmp_path / "run", plan, _settings({"epochs": 2}, max_steps=STEPS))
+    run = _train(dataset, tmp_path / "run", plan, _settings({"epochs": 1}, max_steps=STEPS))
     assert len(score_raw(run.folder, raw_rows(dataset, "test", 20))) == 20
     with pytest.raises(CheckpointError, match="before its search for gates did"):
         export(run, tmp_path / "bundle")
