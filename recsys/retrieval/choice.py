@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from recsys.errors import ConfigError
 from recsys.progress import progress, say
-from recsys.retrieval.coarse import Coarse
+from recsys.retrieval.coarse import ROW_NUMBER_BYTES, Coarse
 from recsys.retrieval.dense import DenseFile
 from recsys.retrieval.kernels import best
 from recsys.retrieval.quality import Questions
 from recsys.retrieval.quantiser import Quantiser
 from recsys.retrieval.routing import learned_routing
 
-ROW_NUMBER_BYTES = 8
-"""What FAISS's inverted lists hold for each row beside its code."""
 _POINTS_PER_LIST, _LEAST_POINTS, _MOST_POINTS = 64, 65_536, 524_288
 _OPQ_POINTS, _OPQ_ROUNDS = 16_384, 5
 _LEAST_ROWS_PER_LIST = 39
@@ -96,7 +94,7 @@ def _quantisers(dense: DenseFile, goal: Goal, given: Quantiser | None, seed: int
     if goal.bytes_per_item is not None:
         sizes = [_affordable(goal.bytes_per_item, dense, lists)]
     else:
-        first = max(4, min(24, dense.dim // 4))
+        first = max(4, min(16, dense.dim // 4))
         sizes = [size for size in (first, 2 * first) if size <= max(4, dense.dim // 2)]
     sample = _sample(dense, lists, seed)
     centroids = _centroids(sample, lists, seed)
@@ -112,10 +110,11 @@ def lists_for(rows: int) -> int:
 
 def _affordable(bytes_per_item: float, dense: DenseFile, lists: int) -> int:
     """Bytes of code that fit beside row numbers and tables; raises ConfigError where none do."""
-    tables = 4 * (lists * (3 * dense.dim + 1) + 16 * dense.dim + dense.dim**2) / dense.rows
-    left = int(bytes_per_item - ROW_NUMBER_BYTES - tables)
+    tables = 4 * (lists * (2 * dense.dim + 1) + 16 * dense.dim + dense.dim**2) / dense.rows
+    filled = 1 + 16 * lists / dense.rows  # lists end in blocks of 32, half empty on average
+    left = int((bytes_per_item - ROW_NUMBER_BYTES - tables) / filled)
     if left < 1:
-        least = ROW_NUMBER_BYTES + tables + 1
+        least = ROW_NUMBER_BYTES + tables + filled
         raise ConfigError(
             f"bytes_per_item: {bytes_per_item:g} is too few; row numbers take {ROW_NUMBER_BYTES}, tables "
             f"{tables:.1f}, so ask for at least {least:.1f}"

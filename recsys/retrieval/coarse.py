@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from recsys.retrieval.quantiser import Quantiser
 
 CODES_FILE = "codes.bin"
 LISTS_FILE = "lists.bin"
+ROW_NUMBER_BYTES = 8
+"""What FAISS's inverted lists hold for each row beside its code."""
+_BLOCK = 32
+"""Rows that fast scan stores together."""
 _OVERFETCH = 4
 """Candidates per answer, at least, where more answers are asked than the index was tuned for."""
 
@@ -41,28 +46,46 @@ def inverted_lists(
     centres = faiss.IndexFlatL2(width)
     centres.add(quantiser.centroids)
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    family = faiss.IndexIVFPQ if quantiser.bits == 8 else faiss.IndexIVFPQFastScan
     segments = quantiser.codebooks.shape[0]
-    index = faiss.IndexIVFPQ(centres, width, quantiser.lists, segments, quantiser.bits, kind)
+    index = family(centres, width, quantiser.lists, segments, quantiser.bits, kind)
+    index.referenced_objects = [centres]
     index.by_residual = quantiser.by_residual
     index.pq = quantiser.product()
     index.is_trained = True
     order = np.argsort(lists, kind="stable")
     ends = np.searchsorted(lists[order], np.arange(1, quantiser.lists + 1))
+    packer = index.get_CodePacker()
     start = 0
     for each, end in enumerate(ends):
         if end > start:
-            rows, own = order[start:end], np.ascontiguousarray(codes[order[start:end]])
-            index.invlists.add_entries(each, int(end - start), faiss.swig_ptr(rows), faiss.swig_ptr(own))
+            rows = order[start:end]
+            own = np.ascontiguousarray(codes[rows])
+            stored = own if quantiser.bits == 8 else _blocks(own, packer)
+            index.invlists.add_entries(each, len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(stored))
         start = end
     index.ntotal = len(lists)
-    if quantiser.bits == 8:
-        if metric == "l2" and quantiser.by_residual:
-            index.precompute_table()
-        return index
-    fast = faiss.IndexIVFPQFastScan(index)
-    index.reset()  # its lists are copied
-    fast.referenced_objects = [centres]
-    return fast
+    if quantiser.bits == 8 and metric == "l2" and quantiser.by_residual:
+        index.precompute_table()
+    return index
+
+
+def _give_back() -> None:
+    """Let the system have what loading needed for a while, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _blocks(codes: NDArray[np.uint8], packer: Any) -> NDArray[np.uint8]:
+    """Codes ``[n, code_bytes]`` as fast scan reads them: blocks of 32 rows, the last one filled up."""
+    count = -(-len(codes) // packer.nvec)
+    flat = np.zeros((count * packer.nvec, codes.shape[1]), np.uint8)
+    flat[: len(codes)] = codes
+    blocks = np.zeros((count, packer.block_size), np.uint8)
+    for at in range(count):
+        packer.pack_all(faiss.swig_ptr(flat[at * packer.nvec :]), faiss.swig_ptr(blocks[at]))
+    return blocks
 
 
 class Coarse:
@@ -79,10 +102,15 @@ class Coarse:
         candidates: int,
         k: int = 10,
     ) -> None:
-        self.quantiser, self.metric = quantiser, metric
+        self.metric = metric
         self.probes, self.count, self.k = probes, candidates, k
         self.rows = len(lists)
         self._index = inverted_lists(quantiser, lists, codes, metric)
+        own = faiss.downcast_index(self._index.quantizer).get_xb()
+        centroids = faiss.rev_swig_ptr(own, quantiser.centroids.size).reshape(quantiser.centroids.shape)
+        self.quantiser = replace(quantiser, centroids=centroids)  # FAISS's own, so as to hold them once
+        filled = np.bincount(lists, minlength=quantiser.lists)
+        self._stored = int((-(-filled // _BLOCK) * _BLOCK).sum()) if quantiser.bits == 4 else self.rows
 
     @classmethod
     def open(cls, folder: Path, record: CoarseRecord, metric: Metric, rows: int) -> Coarse:
@@ -94,20 +122,18 @@ class Coarse:
             )
         lists = np.fromfile(folder / LISTS_FILE, np.uint32).astype(np.int64)
         codes = np.fromfile(folder / CODES_FILE, np.uint8).reshape(rows, record.code_bytes)
-        return cls(
+        coarse = cls(
             quantiser, lists, codes, metric, probes=record.probes, candidates=record.candidates, k=record.k
         )
+        del lists, codes
+        _give_back()
+        return coarse
 
     def memory_bytes(self) -> int:
         """Bytes that codes, row numbers and tables hold in memory."""
-        stored = self.rows * (self.quantiser.code_bytes + 8)
-        tables: Sequence[NDArray[np.float32]] = (
-            self.quantiser.centroids,
-            self.quantiser.centroids,  # FAISS keeps its own
-            self.quantiser.codebooks,
-            self.quantiser.routing,
-            self.quantiser.rotation,
-        )
+        quantiser = self.quantiser
+        tables = (quantiser.centroids, quantiser.codebooks, quantiser.routing, quantiser.rotation)
+        stored = self._stored * quantiser.code_bytes + self.rows * ROW_NUMBER_BYTES
         return stored + sum(table.nbytes for table in tables)
 
     def candidates(

@@ -163,7 +163,7 @@ def test_queries_teach_which_lists_to_search(tmp_path: Path) -> None:
     assert reached(weights) > reached(quantiser.routing) + 0.02
 
 
-@pytest.mark.parametrize(("bytes_per_item", "code_bytes"), [(18, 3), (16, 1)])
+@pytest.mark.parametrize(("bytes_per_item", "code_bytes"), [(18, 3), (14, 1)])
 def test_bytes_per_item_are_kept(tmp_path: Path, bytes_per_item: float, code_bytes: int) -> None:
     settings = IndexSettings(codes=True, bytes_per_item=bytes_per_item, recall=0.5)
     made = index(VECTORS, tmp_path / "index", settings=settings)
