@@ -148,11 +148,11 @@ def _trained(
     nearest = faiss.knn(sample, centroids, 1)[1][:, 0]
     residual = np.ascontiguousarray(sample - centroids[nearest])
     with progress("codebooks"):
-        product = faiss.ProductQuantizer(width, segments, 4)
-        product.cp.min_points_per_centroid = 1
+        rough, product = (faiss.ProductQuantizer(width, segments, 4) for _ in range(2))
+        rough.cp.min_points_per_centroid = product.cp.min_points_per_centroid = 1
         turn = faiss.OPQMatrix(dense.dim, segments, width)
         turn.niter, turn.niter_pq, turn.max_train_points = _OPQ_ROUNDS, 2, _OPQ_POINTS
-        turn.pq = product
+        turn.pq = rough  # OPQ changes its settings: it would train no more codebooks worth having
         turn.train(residual)
         rotation = faiss.vector_to_array(turn.A).reshape(width, dense.dim)
         product.train(np.ascontiguousarray(residual @ rotation.T))
