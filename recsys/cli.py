@@ -406,6 +406,10 @@ def export(
         list[str] | None,
         typer.Option(metavar="A,B", help="Features whose vectors are also written, with raw ids."),
     ] = None,
+    prune: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Share of values to drop, smallest vectors first."),
+    ] = 0.0,
     output: Output = None,
     root: DataRoot = None,
     overrides: Overrides = None,
@@ -418,6 +422,7 @@ def export(
     if is_run_file(str(source)):
         named = [f"export.dtype={dtype}"] if dtype else []
         named += [f"export.embeddings=[{','.join(embeddings)}]"] if embeddings else []
+        named += [f"export.prune={prune}"] if prune else []
         return _stage_of(str(source), "export", root, output, [*(overrides or ()), *named])
     refuse_with_data(root, overrides)
     output = needed("--output", output)
@@ -425,8 +430,8 @@ def export(
     from recsys.config import ExportSettings
     from recsys.training.export import export as write
 
-    settings = ExportSettings.parse(dtype=dtype, embeddings=names(embeddings))
-    summary.show_bundle(write(source, output, dtype=settings.dtype, embeddings=settings.embeddings))
+    settings = ExportSettings.parse(dtype=dtype, embeddings=names(embeddings), prune=prune)
+    summary.show_bundle(write(source, output, **dict(settings)))
     return None
 
 

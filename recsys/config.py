@@ -406,6 +406,8 @@ class ExportSettings(Section):
     """Type of every table in the bundle; default: as the plan says per table."""
     embeddings: tuple[str, ...] = ()
     """Features whose vectors are also written as Parquet and safetensors, with raw ids."""
+    prune: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the values with rows of their own that leave the bundle, those with the smallest vectors."""
 
 
 class RunConfig(Section):

@@ -357,6 +357,7 @@ def _export(place: Place) -> Made:
         place.folder("export"),
         dtype=settings.dtype,
         embeddings=settings.embeddings,
+        prune=settings.prune,
     )
     return Made()
 

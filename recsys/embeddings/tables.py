@@ -334,6 +334,12 @@ class Tables(nn.Module):
             stride=(*part.shape[1:], 1),
         )
 
+    @torch.no_grad()
+    def clear(self, table: str, rows: NDArray[np.int64]) -> None:
+        """Set rows of a table to zeros."""
+        here = self.rows_here(table, torch.from_numpy(rows)).to(self.device)
+        self._home[table].weight(table)[here] = 0.0
+
     def rows_here(self, table: str, rows: Tensor) -> Tensor:
         """Of these rows of a table, those that this process holds, as numbers within its part."""
         part = self._shards[table].part

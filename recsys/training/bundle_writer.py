@@ -250,7 +250,8 @@ def _write_vocabularies(
         if planned.mode == "pool":  # a value without rows reads as an unseen one does: zeros
             dealt = row_of[values["id"].to_numpy()].reshape(values.height, -1)
             values = values.filter(pl.Series((dealt != 0).any(axis=1)))
-        vocabulary = _vocabulary(name, trained.plan, values, row_of, gated=gates is not None)
+        hashes = planned.unseen == "hash" and open_values.untouched(trained.plan, planned.table, gates)
+        vocabulary = _vocabulary(name, trained.plan, values, row_of, hashes=hashes)
         keys_file = None
         if len(vocabulary.keys) or vocabulary.hashed is None:
             keys_file = f"vocab/{file_name(name, '.safetensors')}"
@@ -276,15 +277,14 @@ def _write_vocabularies(
 
 
 def _vocabulary(
-    name: str, plan: Plan, values: pl.DataFrame, row_of: NDArray[np.int64], *, gated: bool
+    name: str, plan: Plan, values: pl.DataFrame, row_of: NDArray[np.int64], *, hashes: bool
 ) -> Vocabulary:
     """What a reader needs to find the rows of a vocabulary's values; ``row_of`` has those of every id.
 
-    Gates know values by their ids, and rows that no open value has are gone, so that with them every
-    value is listed and unseen ones are not hashed.
+    ``hashes``: unseen values are hashed. Where gates closed values they are not, as rows that no open value
+    has are gone: every value is listed then.
     """
     planned = plan.vocabularies[name]
-    hashes = planned.unseen == "hash" and not gated
     listed = values.head(planned.method.shipped(planned)) if hashes else values
     keys = listed["key"].to_numpy()
     order = np.argsort(keys)

@@ -11,6 +11,7 @@ from recsys.serving.bundle import Bundle
 from recsys.serving.manifest import MANIFEST_FILE
 from recsys.stage import StageRecord, fingerprints, require_ours, settings_of
 from recsys.training.bundle_writer import MEASURED_ROWS, Trained, held_out, write_bundle
+from recsys.training.pruning import closed_rows, pruned
 from recsys.training.raw_rows import raw_rows
 from recsys.training.run_folder import RUN_FILE, Run
 from recsys.training.tower_writer import trained_towers
@@ -31,6 +32,7 @@ def export(
     *,
     dtype: ServeDtype | None = None,
     embeddings: Sequence[str] = (),
+    prune: float = 0.0,
     metrics: Mapping[str, Any] | None = None,
     measured_rows: int = MEASURED_ROWS,
 ) -> Bundle:
@@ -42,6 +44,7 @@ def export(
         dtype: ``float32``, ``float16``, ``int8`` or ``int4`` for every table; default: as the plan
             says per table. Tables too narrow to gain from int8 or int4 are stored as float16.
         embeddings: features whose vectors are also written as Parquet and safetensors, with raw ids.
+        prune: share of the values with rows of their own that leave, those with the smallest vectors.
         metrics: what the manifest says about quality; default: validation metrics of the best step.
         measured_rows: test rows at most that quantisation's AUC cost is measured on.
 
@@ -60,10 +63,10 @@ def export(
     trained = load_trained(run.folder if isinstance(run, Run) else run)
     checkpoints = trained.run.folder / "checkpoints"
     read = [trained.run.folder / RUN_FILE, checkpoints / "best", trained.dataset.folder / "dataset.json"]
-    settings = settings_of({"dtype": dtype, "embeddings": list(embeddings)})
+    settings = settings_of({"dtype": dtype, "embeddings": list(embeddings), "prune": prune})
     stated = dict(metrics) if metrics is not None else validation_metrics(trained.run)
     return write_bundle(
-        _parts(trained, stated),
+        _parts(trained, stated, prune),
         output,
         dtype=dtype,
         embeddings=tuple(dict.fromkeys(embeddings)),
@@ -72,12 +75,16 @@ def export(
     )
 
 
-def _parts(trained: TrainedModel, metrics: Mapping[str, Any]) -> Trained:
+def _parts(trained: TrainedModel, metrics: Mapping[str, Any], prune: float) -> Trained:
     from recsys.models.onnx_graph import export_onnx
     from recsys.training.raw_scores import score_raw
 
     run, dataset = trained.run, trained.dataset
     hashed = {name for name, planned in run.plan.vocabularies.items() if planned.unseen == "hash"}
+    gates, cleared = trained.gates, None
+    if prune:
+        gates = pruned(run.plan, trained.tables, prune, trained.gates)
+        cleared = closed_rows(run.plan, gates)
     sample = raw_rows(dataset, held_out(dataset), SAMPLE_ROWS, seen=hashed)
     return Trained(
         dataset=dataset,
@@ -85,11 +92,11 @@ def _parts(trained: TrainedModel, metrics: Mapping[str, Any]) -> Trained:
         tables=trained.tables,
         write_dense=lambda path: export_onnx(trained.model, trained.layout, path),
         sample=sample,
-        sample_scores=score_raw(run.folder, sample),
+        sample_scores=score_raw(run.folder, sample, cleared),
         row_maps=trained.row_maps,
         model={"name": run.file.model, **run.file.options},
         metrics=metrics,
-        gates=trained.gates,
+        gates=gates,
         towers=trained_towers(run, sample),
     )
 

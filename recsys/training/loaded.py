@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,17 +65,25 @@ def load_trained(folder: str | Path) -> TrainedModel:
     return TrainedModel(run, dataset, layout, model, weights, gates, maps)
 
 
-def score_dataset(folder: str | Path, part: Part, dataset: Dataset | None = None) -> NDArray[np.float32]:
+def score_dataset(
+    folder: str | Path,
+    part: Part,
+    dataset: Dataset | None = None,
+    cleared: Mapping[str, NDArray[np.int64]] | None = None,
+) -> NDArray[np.float32]:
     """Probabilities ``[rows]`` of a part of a prepared dataset, by a run's best checkpoint.
 
     Args:
         folder: run folder.
         part: ``train``, ``valid`` or ``test``.
         dataset: another dataset with the same encoders; default: the one it was trained on.
+        cleared: rows by table that count as zeros; default: none.
     """
     run = Run.load(folder)
     settings = run.file.train
     with opened_run(run) as (own, _, model, tables):
+        for table, rows in (cleared or {}).items():
+            tables.clear(table, rows)
         batches = Batches(
             dataset or own, part, settings.batch_size, shuffle_rows=settings.shuffle_rows, shuffle=False
         )

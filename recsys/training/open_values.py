@@ -47,6 +47,7 @@ def kept(plan: Plan, tables: Mapping[str, NDArray[np.float32]], maps: Arrays, ga
     for table, array in tables.items():
         readers = [name for name, planned in plan.vocabularies.items() if planned.table == table]
         used = np.unique(np.concatenate([rows[name].ravel() for name in readers]))
+        used = np.arange(len(array)) if untouched(plan, table, gates) else used
         used = used[used != CLOSED] if used[-1] != CLOSED else np.zeros(1, np.int64)
         # What a row is multiplied by comes out of its vector: once for each row of a product.
         reader = plan.vocabularies[readers[0]]
@@ -56,6 +57,13 @@ def kept(plan: Plan, tables: Mapping[str, NDArray[np.float32]], maps: Arrays, ga
             at = np.searchsorted(used, rows[name])
             renumbered[name] = np.where(rows[name] == CLOSED, CLOSED, at)
     return Kept(weights, renumbered)
+
+
+def untouched(plan: Plan, table: str, gates: OpenValues | None) -> bool:
+    """Whether a table stays whole, as unseen values are hashed into it and no reader has closed ones."""
+    readers = [name for name, planned in plan.vocabularies.items() if planned.table == table]
+    hashes = any(plan.vocabularies[name].unseen == "hash" for name in readers)
+    return hashes and (gates is None or all(gates.open[name].all() for name in readers))
 
 
 def listed(gates: OpenValues | None, vocabulary: str, ids: NDArray[np.int64]) -> NDArray[np.bool_]:

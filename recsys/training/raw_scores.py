@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,10 +20,13 @@ from recsys.training.loaded import score_dataset
 from recsys.training.run_folder import Run
 
 
-def score_raw(folder: str | Path, data: Data) -> NDArray[np.float32]:
+def score_raw(
+    folder: str | Path, data: Data, cleared: Mapping[str, NDArray[np.int64]] | None = None
+) -> NDArray[np.float32]:
     """Probabilities ``[N]`` of N raw rows, which need no label, by a run's best checkpoint.
 
-    Encoded rows pass through a temporary file, so that a log may be larger than memory.
+    ``cleared`` are rows by table that count as zeros. Encoded rows pass through a temporary file, so that
+    a log may be larger than memory.
 
     Raises:
         CheckpointError: the run is not finished, or damaged.
@@ -31,7 +34,7 @@ def score_raw(folder: str | Path, data: Data) -> NDArray[np.float32]:
         DataError: the rows cannot be read, or the temporary file cannot be written.
     """
     with encoded_aside(Run.load(folder).dataset(), data) as encoded:
-        return score_dataset(folder, "test", encoded)
+        return score_dataset(folder, "test", encoded, cleared)
 
 
 @contextmanager

@@ -1,0 +1,80 @@
+"""Magnitude pruning: the smallest vectors leave the bundle, and count as zeros."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.config import PlanSettings, TableSettings, TrainSettings
+from recsys.data.dataset import UNSEEN_ID, Dataset
+from recsys.embeddings.gates import OpenValues
+from recsys.embeddings.keys import MISSING_KEY
+from recsys.embeddings.plan import Plan, TablePlan, VocabularyPlan
+from recsys.embeddings.planner import plan
+from recsys.serving.dense import CLOSED
+from recsys.training.export import export
+from recsys.training.loaded import load_trained
+from recsys.training.pruning import closed_rows, pruned
+from recsys.training.train import train
+from tests.training.made import SIZES, made_dataset
+
+
+def test_the_smallest_vectors_of_all_vocabularies_are_cut() -> None:
+    made = Plan(
+        tables={name: TablePlan(rows=5, dim=2, path="dense") for name in ("a", "b", "c")},
+        vocabularies={
+            "a": VocabularyPlan(mode="full", table="a", size=5),
+            "b": VocabularyPlan(mode="full", table="b", size=5),
+            "c": VocabularyPlan(mode="hash", table="c", size=5),
+        },
+        features={},
+    )
+    sizes = {"a": [9, 0, 3, 1, 8], "b": [0, 5, 2, 7, 4], "c": [0, 0, 0, 0, 0]}
+    tables = {name: np.array([[size, 0] for size in each], np.float32) for name, each in sizes.items()}
+    found = pruned(made, tables, 0.5)
+    assert found.open["a"].tolist() == [True, False, False, False, True], "the unseen value says nothing"
+    assert found.open["b"].tolist() == [True, True, False, True, True]
+    assert found.open["c"].all(), "shared rows are nobody's to cut"
+    assert {name: rows.tolist() for name, rows in closed_rows(made, found).items()} == {
+        "a": [1, 2, 3],
+        "b": [2],
+    }
+    gates = OpenValues({name: np.arange(5) != 4 for name in sizes}, 1.5)
+    both = pruned(made, tables, 0.5, gates)
+    assert both.scale == 1.5
+    assert both.open["a"].tolist() == [True, False, True, False, False], "what gates closed counts as cut"
+    assert both.open["b"].tolist() == [True, True, True, True, False]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return made_dataset(tmp_path_factory.mktemp("pruned") / "dataset", rows=300)
+
+
+def test_a_pruned_bundle_scores_as_the_model_without_vectors(tmp_path: Path, dataset: Dataset) -> None:
+    tables = {"colour": TableSettings(mode="hash", rows=9)}
+    made = plan(dataset, settings=PlanSettings(embedding_dim=8, tables=tables, unseen="hash"))
+    settings = TrainSettings(max_steps=4, batch_size=100, device="cpu")
+    run = train(dataset, tmp_path / "run", model="lr", plan=made, settings=settings)
+    bundle = export(run, tmp_path / "bundle", dtype="float32", prune=0.5)
+    assert bundle.manifest.selftest.model_difference <= 1e-5
+    assert bundle.manifest.selftest.rows > 0
+    weights = load_trained(run.folder).tables["item"]
+    is_open = pruned(made, load_trained(run.folder).tables, 0.5).open["item"]
+    kept = dataset.values("item").filter(is_open[2:])
+    assert 0 < kept.height < SIZES["item"] - 2
+    vocabulary = bundle.vocabularies["item"]
+    assert is_open[UNSEEN_ID], "train rows taught it something, so that cut values are told from it by key"
+    assert len(vocabulary.keys) == SIZES["item"] - 2
+    rows = vocabulary.lookup(kept["key"].to_numpy())
+    np.testing.assert_array_equal(bundle.tables["item"].lookup(rows), weights[kept["id"].to_numpy()])
+    cut = dataset.values("item").filter(~is_open[2:])["key"].to_numpy()
+    assert set(vocabulary.lookup(cut).tolist()) == {CLOSED}
+    assert bundle.manifest.tables["item"].rows == int(is_open.sum())
+    colours = bundle.vocabularies["colour"]
+    assert len(colours.keys) == 0, "what is hashed needs no keys, whatever is cut elsewhere"
+    assert colours.hashed == range(2, 9)
+    assert colours.lookup(np.array([MISSING_KEY], np.uint64)).tolist() == [0]
+    assert bundle.manifest.tables["colour"].rows == 9
