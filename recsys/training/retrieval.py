@@ -87,7 +87,7 @@ class Retrieval:
         wide = joined(batch, catalogue.batch(mine)) if len(mine) else batch
         items = to_device(np.ascontiguousarray(wide.ids[catalogue.feature]), ranks.device)
         if not self._shared:
-            pairs = batch.rows - 1 if self._config.in_batch else 0
+            pairs = max(batch.rows - 1, 0) if self._config.in_batch else 0
             return wide, Candidates(batch.rows, items, (), pairs, len(mine))
         pairs = batch.global_rows - 1 if self._config.in_batch else 0
         offered = (batch.global_rows if self._config.in_batch else 0, len(drawn))
@@ -139,7 +139,7 @@ class Retrieval:
         return -torch.log(known.others * self._share[items] + known.drawn * self._chance[items])
 
 
-def require_positives(dataset: Dataset, settings: TrainSettings) -> None:
+def require_positives(dataset: Dataset) -> None:
     """Raise DataError for rows that are no positives: the loss would take them for such."""
     for part, rows in dataset.manifest.rows.items():
         zeros = rows - dataset.manifest.positives.get(part, 0)

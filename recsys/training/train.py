@@ -234,8 +234,10 @@ def _require_measurable(dataset: Dataset, model: ModelSettings, settings: TrainS
     fault = monitor_fault(model, settings)
     if fault is not None:
         raise ConfigError(fault)
-    require = require_positives if model.retrieves else require_monitored
-    require(dataset, settings)
+    if model.retrieves:
+        require_positives(dataset)
+    else:
+        require_monitored(dataset, settings)
 
 
 def model_settings(model: ModelSettings | Mapping[str, Any] | str) -> ModelSettings:
