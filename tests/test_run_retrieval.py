@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
         "test": "test.parquet",
     },
     "plan": {"embedding_dim": 8},
-    "model": {"name": "two_tower", "temperature": 0.2, "negatives": 16},
+    "model": {"name": "two_tower", "temperature": 0.2, "negatives": 16, "item_bias": True},
     "train": {"epochs": 3, "batch_size": 128, "monitor": "ndcg", "monitor_k": 5, "device": "cpu"},
     "evaluate": {"k": [10, 20]},
     "export": {"dtype": "float32"},

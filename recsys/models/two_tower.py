@@ -42,6 +42,9 @@ class TwoTowerConfig(ModelConfig):
     """Width of embedded numbers; default: the commonest width of the tower's other features."""
     normalise: bool = True
     """Vectors of length 1, so that their product is a cosine."""
+    item_bias: bool = False
+    """The first number of an item's vector is a logit that it has for every query, and not part of what is
+    normalised: popularity needs no direction then."""
     temperature: float = Field(default=0.1, gt=0)
     """Products are divided by it before the softmax."""
     in_batch: bool = True
@@ -88,7 +91,9 @@ class TwoTower(nn.Module):
                 )
         self.item_tower = Tower(item, config.item_hidden, config.dim, config)
         self.dim = self.item_tower.dim
-        self.query_tower = Tower(query, config.query_hidden, self.dim, config)
+        self.query_tower = Tower(query, config.query_hidden, self.dim, config, is_query=True)
+        if config.item_bias and self.dim < 2:
+            raise ValueError(f"item_bias takes one number of a vector, and vectors are {self.dim} wide")
         self.temperature = config.temperature
         initialise(self, generator)
 
@@ -114,10 +119,19 @@ class Tower(nn.Module):
         layout: the features.
         hidden: width of each hidden layer; none: vectors are added up, those of uncommon width projected.
         dim: width of the result; default: as wide as the last layer, or as the vectors added up.
-        config: options of layers, and whether vectors have length 1.
+        config: options of layers, and what becomes of the vectors in the end.
+        is_query: whether the features are those of queries.
     """
 
-    def __init__(self, layout: Layout, hidden: Widths, dim: int | None, config: TwoTowerConfig) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        hidden: Widths,
+        dim: int | None,
+        config: TwoTowerConfig,
+        *,
+        is_query: bool = False,
+    ) -> None:
         super().__init__()
         self.vectors = FieldVectors(layout, numeric_dim=config.numeric_dim)
         widths = self.vectors.widths
@@ -136,6 +150,8 @@ class Tower(nn.Module):
         # the last of several layers is linear, or vectors would have no negative element
         self.last = Linear(width, self.dim) if hidden or width != self.dim else None
         self.normalise = config.normalise
+        self.bias_scale = config.temperature if config.item_bias else None
+        self.is_query = is_query
 
     def forward(self, inputs: Inputs) -> Tensor:
         """``[B, dim]``."""
@@ -146,4 +162,10 @@ class Tower(nn.Module):
             vectors = self.even.evened(vectors).sum(1)
         if self.last is not None:
             vectors = self.last(vectors)
+        if self.bias_scale is None:
+            return self._of_length_one(vectors)
+        first = torch.ones_like(vectors[:, :1]) if self.is_query else vectors[:, :1] * self.bias_scale
+        return torch.cat([first, self._of_length_one(vectors[:, 1:])], 1)
+
+    def _of_length_one(self, vectors: Tensor) -> Tensor:
         return functional.normalize(vectors, dim=1) if self.normalise else vectors

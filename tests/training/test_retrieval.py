@@ -179,6 +179,7 @@ REFUSED: dict[str, tuple[dict[str, object], dict[str, Column], str]] = {
     "two ids": ({}, sided(user_id="item"), "which of 'user_id', 'item_id' tells items apart"),
     "unknown id": ({"item": "item"}, COLUMNS, "model.item: 'item' is no categorical .*'item_id'"),
     "no negatives": ({"in_batch": False}, COLUMNS, "negatives must be 1 or more"),
+    "no room for a bias": ({"dim": 1, "item_bias": True}, COLUMNS, "takes one number of a vector"),
     "no temperature": ({"temperature": 0}, COLUMNS, r"model\.temperature"),
 }
 
@@ -218,16 +219,26 @@ def test_rows_of_label_0_and_metrics_of_clicks_are_refused(tmp_path: Path, datas
     assert ModelSettings(name="two_tower").retrieves
 
 
-def test_vectors_have_length_one(dataset: Dataset) -> None:
+@torch.no_grad()
+def test_a_score_is_a_cosine_and_with_a_bias_more(dataset: Dataset) -> None:
     plan = made_retrieval_plan(dataset)
     layout = layout_of(dataset.features, plan)
-    model = build_model("two_tower", {}, layout, seed=1)
-    assert isinstance(model, TwoTower)
+    plain, biased = (
+        build_model("two_tower", {"temperature": 0.2, "item_bias": bias}, layout, seed=1)
+        for bias in (False, True)
+    )
+    assert isinstance(plain, TwoTower)
+    assert isinstance(biased, TwoTower)
     with distributed("cpu") as ranks:
         tables = build_tables(dataset, plan, SETTINGS, ranks)
         inputs = tables(next(Batches(dataset, "train", 30, seed=3).epoch()))
-        vectors = model.query(inputs), model.item(inputs)
-    for each in vectors:
+    query, item = plain.query(inputs), plain.item(inputs)
+    for each in (query, item):
         torch.testing.assert_close(each.norm(dim=1), torch.ones(30))
-    cosine = functional.cosine_similarity(*vectors)
-    torch.testing.assert_close(model(inputs), cosine / 0.1)
+    torch.testing.assert_close(plain(inputs), functional.cosine_similarity(query, item) / 0.2)
+    query, item = biased.query(inputs), biased.item(inputs)
+    assert (query[:, 0] == 1).all()
+    cosine = functional.cosine_similarity(query[:, 1:], item[:, 1:])
+    torch.testing.assert_close(item[:, 1:].norm(dim=1), torch.ones(30))
+    torch.testing.assert_close(biased(inputs), cosine / 0.2 + item[:, 0] / 0.2)
+    assert item[:, 0].std() > 0
