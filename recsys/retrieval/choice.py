@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from recsys.errors import ConfigError
 from recsys.progress import progress, say
 from recsys.retrieval.coarse import ROW_NUMBER_BYTES, Coarse
-from recsys.retrieval.dense import DenseFile
+from recsys.retrieval.dense import DenseFile, Metric
 from recsys.retrieval.kernels import best
-from recsys.retrieval.quality import Questions
+from recsys.retrieval.quality import Questions, answered
 from recsys.retrieval.quantiser import Quantiser
 from recsys.retrieval.routing import learned_routing
 
 _POINTS_PER_LIST, _LEAST_POINTS, _MOST_POINTS = 64, 65_536, 524_288
 _OPQ_POINTS, _OPQ_ROUNDS = 16_384, 5
+_JUDGED, _JUDGING = 65_536, 200
+"""Items and questions that say which codebooks rank better."""
 _LEAST_ROWS_PER_LIST = 39
 _DEPTHS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 200)
 """Candidates per answer that are tried."""
@@ -72,7 +74,7 @@ def choose(
         seed: of the samples and of k-means.
     """
     made = None
-    for quantiser in _quantisers(dense, goal, given, seed):
+    for quantiser in _quantisers(dense, goal, tuning, given, seed):
         lists, codes = _encoded(dense, quantiser)
         routed = _routed(quantiser, lists, tuning, teaching, seed)
         coarse = Coarse(routed, lists, codes, dense.metric, probes=1, candidates=goal.k)
@@ -85,7 +87,9 @@ def choose(
     return made
 
 
-def _quantisers(dense: DenseFile, goal: Goal, given: Quantiser | None, seed: int) -> Iterator[Quantiser]:
+def _quantisers(
+    dense: DenseFile, goal: Goal, tuning: Questions, given: Quantiser | None, seed: int
+) -> Iterator[Quantiser]:
     """Those to try, the smallest first."""
     if given is not None:
         yield given
@@ -99,7 +103,7 @@ def _quantisers(dense: DenseFile, goal: Goal, given: Quantiser | None, seed: int
     sample = _sample(dense, lists, seed)
     centroids = _centroids(sample, lists, seed)
     for size in sizes:
-        yield _trained(sample, centroids, size, dense)
+        yield _trained(sample, centroids, size, dense.metric, tuning, seed)
 
 
 def lists_for(rows: int) -> int:
@@ -140,24 +144,57 @@ def _centroids(sample: NDArray[np.float32], lists: int, seed: int) -> NDArray[np
 
 
 def _trained(
-    sample: NDArray[np.float32], centroids: NDArray[np.float32], size: int, dense: DenseFile
+    sample: NDArray[np.float32],
+    centroids: NDArray[np.float32],
+    size: int,
+    metric: Metric,
+    tuning: Questions,
+    seed: int,
 ) -> Quantiser:
-    """OPQ and codebooks of 4 bits (FAISS's fast scan) for residuals."""
-    segments = 2 * size
-    width = segments * max(1, dense.dim // segments)
+    """Codebooks of 4 bits for residuals, turned by OPQ or at random: whichever ranks a sample better.
+
+    OPQ leaves a smaller error, and large numbers in few parts; fast scan rounds its tables to 8 bits by the
+    largest of them, which can cost more than OPQ gains.
+    """
+    dim, segments = sample.shape[1], 2 * size
+    width = segments * max(1, dim // segments)
     nearest = faiss.knn(sample, centroids, 1)[1][:, 0]
     residual = np.ascontiguousarray(sample - centroids[nearest])
     with progress("codebooks"):
-        rough, product = (faiss.ProductQuantizer(width, segments, 4) for _ in range(2))
-        rough.cp.min_points_per_centroid = product.cp.min_points_per_centroid = 1
-        turn = faiss.OPQMatrix(dense.dim, segments, width)
-        turn.niter, turn.niter_pq, turn.max_train_points = _OPQ_ROUNDS, 2, _OPQ_POINTS
-        turn.pq = rough  # OPQ changes its settings: it would train no more codebooks worth having
-        turn.train(residual)
-        rotation = faiss.vector_to_array(turn.A).reshape(width, dense.dim)
-        product.train(np.ascontiguousarray(residual @ rotation.T))
-    codebooks = faiss.vector_to_array(product.centroids).reshape(segments, 16, width // segments)
-    return Quantiser.of(centroids @ rotation.T, codebooks, dense.metric, rotation=rotation)
+        turns = [_opq(residual, segments, width)]
+        if width == dim:
+            turns.append(np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))[0])
+        made = []
+        for turn in turns:
+            rotation = np.ascontiguousarray(turn, np.float32)
+            product = faiss.ProductQuantizer(width, segments, 4)
+            product.cp.min_points_per_centroid = 1
+            product.train(np.ascontiguousarray(residual @ rotation.T))
+            words = faiss.vector_to_array(product.centroids).reshape(segments, 16, width // segments)
+            made.append(Quantiser.of(centroids @ rotation.T, words, metric, rotation=rotation))
+        return max(made, key=lambda each: _ranks(each, sample[:_JUDGED], tuning, metric))
+
+
+def _opq(residual: NDArray[np.float32], segments: int, width: int) -> NDArray[np.float32]:
+    """FAISS's OPQ rotation ``[width, D]``."""
+    rough = faiss.ProductQuantizer(width, segments, 4)  # OPQ changes its settings: not to be used again
+    rough.cp.min_points_per_centroid = 1
+    turn = faiss.OPQMatrix(residual.shape[1], segments, width)
+    turn.niter, turn.niter_pq, turn.max_train_points = _OPQ_ROUNDS, 2, _OPQ_POINTS
+    turn.pq = rough
+    turn.train(residual)
+    rotation: NDArray[np.float32] = faiss.vector_to_array(turn.A).reshape(width, residual.shape[1])
+    return rotation
+
+
+def _ranks(quantiser: Quantiser, items: NDArray[np.float32], questions: Questions, metric: Metric) -> float:
+    """Recall of the codes alone on a sample of the items."""
+    k = questions.answers.shape[1]
+    queries = questions.queries[:_JUDGING]
+    right = answered(queries, [items], min(k, len(items)), metric)
+    coarse = Coarse(quantiser, *quantiser.encode(items), metric, probes=1, candidates=k)
+    ranked = coarse.ranked(queries, min(2 * k, len(items)), quantiser.lists)
+    return right.recall(ranked)
 
 
 def _encoded(dense: DenseFile, quantiser: Quantiser) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
