@@ -38,11 +38,12 @@ SEEDS = (2024, 2025, 2026)
 MOST_KEPT, MOST_LOST = 0.5, 1e-3
 SEARCH = {"epochs": 10, "lr": 2e-3, "final_temp": 1000.0}
 LADDERS: dict[str, tuple[float, ...]] = {
-    "frappe_x1": (2e-5, 3e-5, 4e-5, 6e-5, 1e-4),
+    "frappe_x1": (4e-5, 5e-5, 6e-5, 8e-5, 1e-4),
     "ml1m_ctr": (1e-6, 3e-6, 1e-5, 3e-5),
 }
 QUICK = {
     "model": "{name: dnn, hidden: [64]}",
+    "rank.order": "1",
     "train.epochs": "2",
     "train.batch_size": "8192",
     "train.tables.lr": "0.005",
