@@ -60,7 +60,7 @@ def read_rows(arrays: dict[str, NDArray[Any]], features: Sequence[BundleFeature]
         if feature.type == "string":
             text = arrays[f"{name}.bytes"].tobytes()
             ends = arrays[f"{name}.ends"].tolist()
-            starts = [0, *ends[:-1]]
+            starts = [0, *ends][: len(ends)]
             values = [text[start:end].decode() for start, end in zip(starts, ends, strict=True)]
         else:
             values = arrays[f"{name}.values"].tolist()
@@ -68,7 +68,7 @@ def read_rows(arrays: dict[str, NDArray[Any]], features: Sequence[BundleFeature]
         dtype: pl.DataType = {"string": pl.String(), "float64": pl.Float64()}.get(feature.type, pl.Int64())
         if feature.kind in RAGGED:
             ends = np.cumsum(arrays[f"{name}.lengths"]).tolist()
-            lists = [marked[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+            lists = [marked[start:end] for start, end in zip([0, *ends][: len(ends)], ends, strict=True)]
             columns[name] = pl.Series(name, lists, dtype=pl.List(dtype))
         else:
             columns[name] = pl.Series(name, marked, dtype=dtype)

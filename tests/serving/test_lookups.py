@@ -111,6 +111,45 @@ def test_the_script_without_recsys_scores_as_the_library_does(
     assert np.abs(scored - made.expected(raw, vectors_of(restored))).max() < 1e-6
 
 
+def compressed_plan() -> Plan:
+    """Unseen items, marks and users are hashed, days are products; only frequent users are listed."""
+    made_plan = plan()
+    sizes = {name: planned.size for name, planned in made_plan.vocabularies.items()}
+    changed: dict[str, dict[str, object]] = {
+        "item": {"mode": "unified", "table": "unified", "lookups": 2, "unseen": "hash"},
+        "mark": {"mode": "unified", "table": "unified", "unseen": "hash"},
+        "user": {"mode": "adaptive", "table": "user", "hot": 2, "unseen": "hash"},
+        "day": {"mode": "quotient", "table": "day", "lookups": 2, "combine": "multiply"},
+    }
+    vocabularies = made_plan.vocabularies | {
+        name: VocabularyPlan.model_validate(each | {"size": sizes[name]}) for name, each in changed.items()
+    }
+    tables = made_plan.tables | {"user": TablePlan(rows=7, dim=4, path="dense")}
+    return Plan(tables=tables, vocabularies=vocabularies, features=made.VOCABULARY)
+
+
+def test_the_script_hashes_and_multiplies_as_the_library_does(
+    tmp_path: Path, raw: pl.DataFrame, trained: Trained
+) -> None:
+    raw.write_parquet(tmp_path / "log.parquet")
+    changed = dataclasses.replace(
+        trained,
+        plan=compressed_plan(),
+        tables=made.tables(compressed_plan()),
+        sample=raw.head(0),
+        sample_scores=np.empty(0, np.float32),
+    )
+    bundle = write_bundle(changed, tmp_path / "bundle")
+    listed = {name: len(vocabulary.keys) for name, vocabulary in bundle.vocabularies.items()}
+    assert listed == {"item": 0, "mark": 0, "user": 2, "tag": len(made.TAGS), "day": len(made.DAYS)}
+    unseen = bundle.vocabularies["item"].lookup(np.array([12345], np.uint64))
+    assert unseen.tolist() == [[row_of(12345, "item", k, SHARED_ROWS) for k in (0, 1)]]
+    done = run_script(tmp_path / "bundle", tmp_path / "log.parquet", tmp_path / "scored.parquet")
+    assert done.returncode == 0, done.stderr
+    scored = pl.read_parquet(tmp_path / "scored.parquet")["score"].to_numpy()
+    assert np.abs(scored - bundle.scorer().score(raw)).max() < 1e-6
+
+
 def test_embeddings_stand_side_by_side(written: Path, trained: Trained) -> None:
     vectors = vectors_of(dict(trained.tables))
     for feature, vocabulary in (("item", "item"), ("history", "item"), ("user", "user"), ("mark", "mark")):

@@ -160,7 +160,7 @@ def test_the_folder_records_what_it_was_made_from(run: Run, bundle: Bundle) -> N
     assert record is not None
     assert (record.stage, record.version) == ("export", VERSION)
     assert str(run.folder / "checkpoints" / "best") in record.inputs
-    assert record.settings == {"dtype": None, "embeddings": ["item", "user"]}
+    assert record.settings == {"dtype": None, "embeddings": ["item", "user"], "prune": 0.0}
     assert "stage.json" not in bundle.manifest.files
 
 
