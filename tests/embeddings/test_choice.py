@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from recsys.config import PlanSettings
@@ -9,7 +11,8 @@ from recsys.embeddings.accounting import counted_bytes
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.planner import plan
 from recsys.errors import PlanError
-from tests.embeddings.datasets import manifest_only
+from recsys.stage import StageRecord
+from tests.embeddings.datasets import made_dataset, manifest_only
 
 SIZES = {"user": 6_042, "film": 3_647, "sex": 4}
 VALUES = sum(SIZES.values())
@@ -74,3 +77,18 @@ def test_widths_fall_with_the_number_of_values() -> None:
         assert widths[0] == 16
         assert {planned.mode for planned in found.vocabularies.values()} == {"full"}
     assert widths[-1] == 2
+
+
+def test_unseen_values_are_not_hashed_where_rare_ones_became_unseen(tmp_path: Path) -> None:
+    dataset = made_dataset(tmp_path / "d", SIZES)
+    settings = {"mode": "unified", "bytes": 30_000, "counted": "bundle"}
+    assert _unseen(plan(dataset, settings=PlanSettings.parse(**settings))) == "hash"
+    StageRecord(stage="prepare", version=1, inputs={}, settings={"min_count": 3}).save(dataset.folder)
+    with pytest.raises(PlanError, match=r"plan\.unseen: hash .* prepared with min_count 3"):
+        plan(dataset, settings=PlanSettings.parse(unseen="hash", **settings))
+    settings["bytes"] = 200_000
+    assert _unseen(plan(dataset, settings=PlanSettings.parse(**settings))) == "own"
+
+
+def _unseen(found: Plan) -> str:
+    return found.vocabularies["user"].unseen
