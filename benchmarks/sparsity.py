@@ -5,10 +5,11 @@ it: the published method, a dense model of narrower vectors and layers, and the 
 magnitude after training. Every run selects its epoch on validation rows; AUCs are those of test rows.
 Memory and bundle bytes are those of a plan of 200,000 values, 16 wide, in int8.
 
-    python benchmarks/sparsity.py DATA [--quick] [--seeds 3]
+    python benchmarks/sparsity.py DATA [--quick] [--seeds 3] [--kept]
 
 DATA holds Frappe_x1's train.parquet, valid.parquet and test.parquet. Trainings are cells: a study that was
-cut off goes on where it stopped, and ``--quick`` trains nothing.
+cut off goes on where it stopped. ``--quick`` trains nothing; ``--kept`` neither, but writes a result of the
+trainings there are.
 """
 
 from __future__ import annotations
@@ -272,11 +273,12 @@ def main() -> None:
     arguments = parser("sparsity", str(__doc__))
     arguments.add_argument("--seeds", type=int, default=len(SEEDS), help="trainings of each case")
     arguments.add_argument("data", type=Path, metavar="DATA", help="folder of Frappe_x1's three files")
+    arguments.add_argument("--kept", action="store_true", help="sum up what has been trained")
     chosen = arguments.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
     for seed in SEEDS[: chosen.seeds]:
         for case in CASES:
-            figures = trained(case, seed, chosen.data, only_kept=chosen.quick)
+            figures = trained(case, seed, chosen.data, only_kept=chosen.quick or chosen.kept)
             if figures is not None:
                 found.setdefault(case, []).append(figures)
                 print(f"{case}, seed {seed}: test AUC {figures['test_auc']:.5f}", flush=True)
