@@ -102,6 +102,11 @@ def load_bundle(place: Place) -> BundleManifest | None:
     return BundleManifest.load(folder) if (folder / MANIFEST_FILE).is_file() else None
 
 
+def tables_of(place: Place, bundle: BundleManifest | None) -> Plan | None:
+    """The tables as they were trained: a sparse run's are smaller than planned, and its bundle says how."""
+    return load_plan(place) if bundle is None else bundle.plan
+
+
 def report_of(place: Place) -> Path:
     """Where the run's report lies."""
     return place.folder("train") / REPORT_FILE
@@ -125,7 +130,7 @@ def write_report(
     from recsys.training.record import read_metrics
 
     bundle = load_bundle(place)
-    plan = load_plan(place) if bundle is None else bundle.plan  # a sparse run's tables are smaller
+    plan = tables_of(place, bundle)
     tables = None if plan is None else describe(plan)
     if tables is not None and bundle is not None:
         sizes = {name: table.bytes for name, table in bundle.tables.items()}

@@ -14,10 +14,10 @@ from recsys.progress import size
 from recsys.results import (
     load_bundle,
     load_evaluation,
-    load_plan,
     load_references,
     load_retrieval,
     report_of,
+    tables_of,
 )
 
 if TYPE_CHECKING:
@@ -374,7 +374,8 @@ def _ranked(found: RetrievalEvaluation) -> Table:
 
 
 def _show_bytes(place: Place, console: Console) -> None:
-    plan, bundle = load_plan(place), load_bundle(place)
+    bundle = load_bundle(place)
+    plan = tables_of(place, bundle)
     if plan is None:
         return
     console.print(f"\ntables in training  {size(plan.train_bytes)}", highlight=False)
