@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from recsys.config import RETRIEVAL_MODELS
 from recsys.errors import ConfigError
-from recsys.models import MODELS, build_model, model_class, parse_options, table_dim
+from recsys.models import MODELS, RETRIEVERS, build_model, model_class, parse_options, table_dim
 from recsys.models.autoint import AutoIntPlusConfig
 from recsys.models.fields import FieldVectors
 from recsys.models.initialise import initialise
@@ -93,3 +94,8 @@ def test_lr_is_a_sum_of_weights() -> None:
 def test_differing_widths_are_projected_only_where_they_differ() -> None:
     model = build_model("autoint", {}, Layout({"a": 4, "b": 4, "c": 6}, ("n",)), 1)
     assert list(model.attention.projections) == ["2"]  # type: ignore[union-attr, arg-type]
+
+
+def test_the_run_file_knows_which_models_retrieve() -> None:
+    assert set(RETRIEVERS) == set(RETRIEVAL_MODELS)
+    assert not set(RETRIEVERS) & set(MODELS)
