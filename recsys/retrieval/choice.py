@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recsys.errors import ConfigError
 from recsys.progress import progress, say
 from recsys.retrieval.coarse import ROW_NUMBER_BYTES, Coarse
-from recsys.retrieval.dense import DenseFile, Metric
+from recsys.retrieval.dense import DenseFile, Metric, knn
 from recsys.retrieval.kernels import best
 from recsys.retrieval.quality import Questions, answered
 from recsys.retrieval.quantiser import Quantiser
@@ -153,12 +153,13 @@ def _trained(
 ) -> Quantiser:
     """Codebooks of 4 bits for residuals, turned by OPQ or at random: whichever ranks a sample better.
 
-    OPQ leaves a smaller error, and large numbers in few parts; fast scan rounds its tables to 8 bits by the
-    largest of them, which can cost more than OPQ gains.
+    The items with the largest inner products are long ones with large residuals, which codebooks of typical
+    residuals cut short. So for that metric they are learned from residuals of the centroid that has the
+    largest inner product, which are larger (as FAISS does), though codes are made of the nearest one.
     """
     dim, segments = sample.shape[1], 2 * size
     width = segments * max(1, dim // segments)
-    nearest = faiss.knn(sample, centroids, 1)[1][:, 0]
+    nearest = knn(sample, centroids, 1, "ip" if metric == "ip" else "l2")[1][:, 0]
     residual = np.ascontiguousarray(sample - centroids[nearest])
     with progress("codebooks"):
         turns = [_opq(residual, segments, width)]
