@@ -84,6 +84,8 @@ def settings_of(case: str) -> TrainSettings:
         return SETTINGS.model_copy(update={"sparsity": SPARSE})
     if case.startswith("dsl"):
         return SETTINGS.model_copy(update={"sparsity": PUBLISHED})
+    if case.startswith(("quotient", "adaptive")):
+        return SETTINGS.model_copy(update={"tables": TableOptimizer(lr=0.02, fused_lr=0.05)})
     if case.endswith("l2_rows"):
         return SETTINGS.model_copy(update={"tables": TableOptimizer(l2_rows=2.0, lr=0.005)})
     if case.endswith("gates"):
