@@ -73,6 +73,8 @@ bench-envs:
 	benchmarks/.envs/fuxictr/bin/python -m pip --disable-pip-version-check install --quiet -r benchmarks/peers/fuxictr.txt
 	$(PYTHON) -m venv benchmarks/.envs/outrank
 	benchmarks/.envs/outrank/bin/python -m pip --disable-pip-version-check install --quiet -r benchmarks/peers/outrank.txt
+	$(PYTHON) -m venv benchmarks/.envs/retrieval
+	benchmarks/.envs/retrieval/bin/python -m pip --disable-pip-version-check install --quiet -r benchmarks/peers/retrieval.txt
 
 # --- tidying -------------------------------------------------------------------------------------
 
