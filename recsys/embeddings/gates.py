@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,30 +24,13 @@ from torch import Tensor, nn
 
 from recsys.data.dataset import FIRST_ID, MISSING_ID, UNSEEN_ID, Dataset
 from recsys.embeddings.keys import hash_rows
+from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import MOST_LOOKUPS, Plan
 
 TEMPERATURE = "temperature"
 THETA = "theta."
 _SALT = MOST_LOOKUPS
 """Lookups of a value count from 0 and never reach this number, so its hash is none of theirs."""
-
-
-@dataclass(frozen=True)
-class OpenValues:
-    """Hard gates: which values of each vocabulary are open."""
-
-    open: dict[str, NDArray[np.bool_]]
-    """Per vocabulary ``[size]``, by id."""
-    scale: float
-    """What the vector of an open value is multiplied by; that of a closed one by 0."""
-
-    def of(self, vocabulary: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Gates float32 ``[n]`` of ids ``[n]``."""
-        return self.open[vocabulary][ids] * np.float32(self.scale)
-
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """Open values and all values of each vocabulary, the missing and the unseen one included."""
-        return {name: (int(each.sum()), len(each)) for name, each in self.open.items()}
 
 
 class Gates(nn.Module):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import recsys
 from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset, Feature, Part
-from recsys.embeddings.gates import OpenValues
+from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import Plan, ServeDtype
 from recsys.embeddings.rows import row_maps
 from recsys.errors import BundleError

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset
 from recsys.embeddings.combine import combined
-from recsys.embeddings.gates import OpenValues
+from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.rows import table_rows
 from recsys.errors import ConfigError, did_you_mean

@@ -13,7 +13,7 @@ from torch import nn
 
 from recsys.data.batches import Batches
 from recsys.data.dataset import Dataset, Part
-from recsys.embeddings.gates import OpenValues
+from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.tables import Tables
 from recsys.errors import CheckpointError
 from recsys.models import build_model

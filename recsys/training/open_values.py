@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys.data.dataset import FIRST_ID, UNSEEN_ID
 from recsys.embeddings.budget import KEY_BYTES, ROW_BYTES
-from recsys.embeddings.gates import OpenValues
+from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import Plan
 from recsys.serving.dense import CLOSED
 from recsys.serving.manifest import BundleGates, BundleTable, ClosedValues

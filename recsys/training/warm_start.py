@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.data.dataset import FIRST_ID, Dataset
-from recsys.embeddings.gates import OpenValues
+from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.rows import table_rows
 from recsys.embeddings.sharding import TableShard

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from recsys.embeddings.gates import OpenValues
+from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import ServeDtype
 from recsys.serving.bundle import Bundle
 from recsys.serving.dense import dense_inputs

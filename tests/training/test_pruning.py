@@ -9,8 +9,8 @@ import pytest
 
 from recsys.config import PlanSettings, TableSettings, TrainSettings
 from recsys.data.dataset import UNSEEN_ID, Dataset
-from recsys.embeddings.gates import OpenValues
 from recsys.embeddings.keys import MISSING_KEY
+from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import Plan, TablePlan, VocabularyPlan
 from recsys.embeddings.planner import plan
 from recsys.serving.dense import CLOSED
