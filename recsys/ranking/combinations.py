@@ -112,18 +112,13 @@ class _Combination:
         """Exact gains of a triple in each direction, of which the smallest counts; of a pair, its one."""
         joint = float(counter.count([columns])[0, 0])
         if len(columns) == 2:
-            pair = counter.gain_of_pair((columns[0], columns[1]))
-            deviation = math.sqrt(pair.synergy_variance)
-            return cls(
-                columns, joint, pair.adds, pair.gain, pair.synergy, deviation, tried, counter.sampled
-            )
-        gains = {column: counter.gain(columns, column) for column in columns}
-        least = min(gains, key=lambda column: gains[column].score)
-        synergy = min(gain.score - float(counter.scores[column]) for column, gain in gains.items())
-        # The column's own luck may add to that of its gain, where cells are small.
-        variance = max(gain.sd**2 + float(counter.variances[column]) for column, gain in gains.items())
-        deviation = math.sqrt(variance)
-        return cls(columns, joint, least, gains[least], synergy, deviation, tried, counter.sampled)
+            gains = [counter.gain_of_pair((columns[0], columns[1]))]
+        else:
+            gains = [counter.gain(columns, column) for column in columns]
+        least = min(gains, key=lambda one: one.gain.score)
+        synergy = min(one.synergy for one in gains)
+        deviation = math.sqrt(max(one.synergy_variance for one in gains))
+        return cls(columns, joint, least.adds, least.gain, synergy, deviation, tried, counter.sampled)
 
     @property
     def surely(self) -> float:
@@ -155,7 +150,7 @@ class _Combination:
             "normalised": self.joint / entropy if entropy > 0 else 0.0,
             "adds": names[self.adds],
             "tried": self.tried,
-            "learnable": float(learnable(np.array(self.synergy), np.array(gain.expected * self.sampled))),
+            "learnable": float(learnable(self.synergy, gain.expected * self.sampled)),
         }
 
 

@@ -88,7 +88,7 @@ class Chance:
         return self._known
 
 
-def learnable(told: Floats, chance: Floats) -> Floats:
+def learnable(told: Floats | float, chance: Floats | float) -> Floats:
     """Part of an information beyond chance that is left once it has been learned from these rows.
 
     A value of n rows whose log odds scatter by τ² adds nτ²/2 to the information, and about 1/2 by
@@ -150,7 +150,7 @@ class Information:
     @property
     def learnable(self) -> float:
         """What a model that learns a number per value can be expected to know, see the function."""
-        return float(learnable(np.array(self.ranked), np.array(self.expected)))
+        return float(learnable(self.ranked, self.expected))
 
     @property
     def p(self) -> float:

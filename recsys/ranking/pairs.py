@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations as tuples
 from typing import TYPE_CHECKING, Any
@@ -112,7 +112,7 @@ class _Scored:
     chance: Floats
     """What chance gives to the synergy, on all rows of the log."""
 
-    def confirm(self, line: int, exact: PairGain, sampled: float) -> None:
+    def confirm(self, line: int, exact: Gain, sampled: float) -> None:
         """Put the exact gain and synergy in the place of the screened ones."""
         gain = exact.gain
         self.gain[line], self.gain_variance[line] = gain.score, gain.sd**2
@@ -163,8 +163,8 @@ def _scored(counter: PairCounter, pairs: Ints, facts: Floats) -> _Scored:
 
 
 @dataclass(frozen=True)
-class PairGain:
-    """What a column adds to another one, exactly, in nats."""
+class Gain:
+    """What a column adds to others, exactly, in nats."""
 
     adds: int
     """The column that does."""
@@ -195,6 +195,8 @@ class PairCounter:
     """Share of the log's rows that these are."""
     occurrences: Mapping[tuple[int, int], NDArray[np.int32]]
     """See ``Codes.occurrences``, by the columns' numbers."""
+    known: dict[tuple[int, int], Gain] = field(default_factory=dict)
+    """Exact gains of the pairs asked for so far: the best ones are asked for more than once."""
 
     @classmethod
     def of(cls, codes: Codes) -> PairCounter:
@@ -268,19 +270,22 @@ class PairCounter:
         key.sort()
         return _runs(key >> self.bits), _runs(key)
 
-    def gain(self, columns: Sequence[int], column: int) -> Information:
+    def gain(self, columns: Sequence[int], column: int) -> Gain:
         """What one of the columns tells about the label where the others are known."""
         known = np.zeros(self.rows, dtype=np.int64)
         for other in columns:
             if other != column:
                 known = known * self.widths[other] + self.codes(other)
-        return conditional_information((known, self.codes(column), self.labels))
+        gain = conditional_information((known, self.codes(column), self.labels))
+        # The column's own luck may add to that of its gain, where cells are small.
+        variance = gain.sd**2 + float(self.variances[column])
+        return Gain(column, gain, gain.score - float(self.scores[column]), variance)
 
     def occurs(self, pair: tuple[int, int]) -> tuple[int, int] | None:
         """The pair as a column and a list of its vocabulary, where it is one."""
         return next((both for both in (pair, pair[::-1]) if both in self.occurrences), None)
 
-    def gain_of_pair(self, pair: tuple[int, int]) -> PairGain:
+    def gain_of_pair(self, pair: tuple[int, int]) -> Gain:
         """What one column of a pair adds where the other is known.
 
         It is the poorer one that adds: the better one's gain would be dealt within the poorer one's
@@ -291,17 +296,19 @@ class PairCounter:
         counting tells nothing of it; that the candidate is in the history is what models of
         histories learn. All of it is synergy: it takes both columns to count.
         """
-        poorer = self.poorest(pair)
-        gain = self.gain(pair, poorer)
+        if pair not in self.known:
+            self.known[pair] = self._gain_of_pair(pair)
+        return self.known[pair]
+
+    def _gain_of_pair(self, pair: tuple[int, int]) -> Gain:
+        told = self.gain(pair, self.poorest(pair))
         both = self.occurs(pair)
         if both is not None:
             known, often = self.codes(both[0]), self.occurrences[both].astype(np.int64)
             found = conditional_information((known, often, self.labels))
-            if found.learnable > gain.learnable:
-                return PairGain(both[1], found, found.score, found.sd**2)
-        # The column's own luck may add to that of its gain, where cells are small.
-        variance = gain.sd**2 + float(self.variances[poorer])
-        return PairGain(poorer, gain, gain.score - float(self.scores[poorer]), variance)
+            if found.learnable > told.gain.learnable:
+                return Gain(both[1], found, found.score, found.sd**2)
+        return told
 
     def poorest(self, columns: Sequence[int]) -> int:
         """The column that tells least by itself, the first of equals."""
