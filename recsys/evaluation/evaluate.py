@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from recsys.data.source import Data, Source, open_source
 from recsys.errors import ConfigError, DataError, did_you_mean
 from recsys.evaluation.doubt import doubtful_auc
 from recsys.evaluation.grouped import count_by_group
+from recsys.evaluation.metric_files import METRICS_FILE, reading_metrics, save_metrics
 from recsys.evaluation.metrics import (
     Gauc,
     ScoresAre,
@@ -33,7 +33,6 @@ from recsys.evaluation.values import Origin, as_groups, as_labels, as_scores, as
 from recsys.stage import StageRecord, require_ours, settings_of, written_aside
 
 EVALUATE_VERSION = 2
-METRICS_FILE, SLICES_FILE = "metrics.json", "slices.parquet"
 CURVE_BINS = 20
 _CURVE_SCHEMA = {
     "low": pl.Float64,
@@ -78,16 +77,13 @@ class Evaluation:
 
     def save(self, folder: Path) -> None:
         """Write ``metrics.json`` and ``slices.parquet`` into a folder."""
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
-        self.slices.write_parquet(folder / SLICES_FILE)
+        save_metrics(folder, self.to_dict(), self.slices)
 
     @classmethod
     def load(cls, folder: Path) -> Evaluation:
         """Read what ``save`` wrote; raises DataError that names the file."""
-        path = Path(folder) / METRICS_FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+        what = "metrics that 'recsys evaluate' wrote"
+        with reading_metrics(folder, command="recsys evaluate --output", what=what) as values:
             return cls(
                 overall=values["overall"],
                 slices=pl.DataFrame(values["slices"], schema=SCHEMA),
@@ -95,10 +91,6 @@ class Evaluation:
                 reasons=values["reasons"],
                 notes=tuple(values["notes"]),
             )
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise DataError(f"{path}: no such file; write it with 'recsys evaluate --output'") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: not metrics that 'recsys evaluate' wrote: {error}") from error
 
 
 def evaluate(

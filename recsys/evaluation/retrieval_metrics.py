@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.errors import DataError
-from recsys.evaluation.evaluate import METRICS_FILE, SLICES_FILE
+from recsys.evaluation.metric_files import reading_metrics, save_metrics
 from recsys.evaluation.retrieval import Ranked
 
 SCHEMA = {
@@ -53,22 +51,15 @@ class RetrievalEvaluation:
             "facts": self.facts,
             "slices": self.slices.to_dicts(),
         }
-        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
-        self.slices.write_parquet(folder / SLICES_FILE)
+        save_metrics(folder, values, self.slices)
 
     @classmethod
     def load(cls, folder: Path) -> RetrievalEvaluation:
         """Read what ``save`` wrote; raises DataError that names the file."""
-        path = Path(folder) / METRICS_FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+        what = "metrics of a retrieval model"
+        with reading_metrics(folder, command="recsys evaluate", what=what) as values:
             slices = pl.DataFrame(values["slices"], schema=SCHEMA)
             return cls(slices, values["facts"], tuple(values["notes"]))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise DataError(f"{path}: no such file; write it with 'recsys evaluate'") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: not metrics of a retrieval model: {error}") from error
 
 
 def lines_of(items: str, found: Ranked) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ import polars as pl
 
 from recsys.data.dataset import PARTS, Dataset, Part
 from recsys.errors import ConfigError, DataError
-from recsys.evaluation.evaluate import EVALUATE_VERSION, METRICS_FILE
+from recsys.evaluation.evaluate import EVALUATE_VERSION
+from recsys.evaluation.metric_files import METRICS_FILE
 from recsys.evaluation.retrieval_metrics import HEAD_SHARE, SCHEMA, RetrievalEvaluation, lines_of
 from recsys.models import parse_options
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
