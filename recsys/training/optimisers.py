@@ -118,9 +118,10 @@ class Optimisers:
             optimizer.step()
 
     def materialise(self) -> None:
-        """Create optimiser state without moving a weight, so that a checkpoint can be loaded into it.
+        """Create the state of fresh optimisers, so that a checkpoint can be loaded into it.
 
-        A fresh optimiser has no state, and loading into it would silently drop Adam's moments.
+        A fresh optimiser has none, and loading into it would silently drop Adam's moments. No weight moves,
+        and the first real step stays the first one to Adam's correction of its moments.
         """
         for optimizer, _ in self._rates:
             for group in optimizer.param_groups:
@@ -132,6 +133,9 @@ class Optimisers:
                 group["lr"] = lr
                 if "weight_decay" in group:
                     group["weight_decay"] = decay
+            for state in optimizer.state.values():
+                if "step" in state:
+                    state["step"].zero_()
         self.zero_grad()
 
     def restart(self) -> None:

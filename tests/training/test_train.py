@@ -111,6 +111,18 @@ def test_k_steps_then_resume_equals_one_run_to_the_bit(
     assert whole.result.best_step == parts.result.best_step
 
 
+def test_the_first_step_is_the_first_one_to_adam(dataset: Dataset, tmp_path: Path) -> None:
+    """Adam's moments are corrected by the number of steps: one too many makes the first updates small."""
+    run = train(dataset, tmp_path / "run", model=AUTOINT_PLUS, settings=_settings(max_steps=3))
+    newest = Checkpoints(run.folder / "checkpoints").named("latest")
+    assert newest is not None
+    with distributed("cpu"):
+        state = _flat(_load_state_dict_from_keys(checkpoint_id=newest))
+    steps = {key: float(value) for key, value in state.items() if key.endswith(".step")}
+    assert len(steps) > 10
+    assert set(steps.values()) == {3.0}
+
+
 def test_the_same_seed_gives_the_same_checkpoint_and_another_does_not(
     dataset: Dataset, tmp_path: Path
 ) -> None:
