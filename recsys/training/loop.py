@@ -11,6 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from recsys.data.batches import Batches
 from recsys.data.prefetch import Prefetch
 from recsys.embeddings.tables import DeviceBatch, Tables
 from recsys.errors import Interrupted, TrainingError
+from recsys.training.average import Average
 from recsys.training.checkpoint import ALL_DONE, Checkpoints, CheckpointState, Position
 from recsys.training.diagnosis import describe_batch, first_bad_weights
 from recsys.training.gate_search import GateSearch
@@ -112,6 +114,7 @@ class Trainer:
         watch: called after each evaluation; may end the training.
         search: comes before the first epoch, where tables have gates.
         sparsity: what is kept of the model, where not all of it is.
+        average: averages of the weights, to be evaluated in their place.
     """
 
     def __init__(
@@ -131,6 +134,7 @@ class Trainer:
         watch: Watch | None = None,
         search: GateSearch | None = None,
         sparsity: Sparsity | None = None,
+        average: Average | None = None,
     ) -> None:
         self.model, self.tables, self.optimisers = model, tables, optimisers
         self.position = Position()
@@ -152,6 +156,7 @@ class Trainer:
         self._watch = watch
         self._search = search
         self._sparsity = sparsity
+        self._average = average
         self._world = dist.get_world_size()
         self._meter = Meter()
         self._evaluated_at: int | None = None
@@ -250,6 +255,8 @@ class Trainer:
         self.optimisers.step(looked_up)
         if self._sparsity is not None:
             self._sparsity.restrain()
+        if self._average is not None:
+            self._average.update()
         meter = self._meter
         self.rows += batch.global_rows
         meter.losses.append((batch.index, loss))
@@ -385,7 +392,8 @@ class Trainer:
     def _measure(self) -> float | None:
         """Evaluate and record; the monitored value, higher is better, None without validation rows."""
         started = time.perf_counter()
-        metrics = self._evaluate()
+        with nullcontext() if self._average is None else self._average.applied():
+            metrics = self._evaluate()
         self._evaluated_at = self.position.step
         search = self._searching
         if self.recorder is not None and (metrics or search is not None):
@@ -422,5 +430,7 @@ class Trainer:
         plan, settings = self._identity
         state = CheckpointState(position=self.position, plan_fingerprint=plan, settings=settings)
         return self._checkpoints.save(
-            run_tensors(self.model, self.tables, self.optimisers, self._sparsity), state, best=best
+            run_tensors(self.model, self.tables, self.optimisers, self._sparsity, self._average),
+            state,
+            best=best,
         )

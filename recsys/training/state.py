@@ -9,6 +9,8 @@ optimiser.dense.NAME.KEY    state of the dense part's optimiser
 optimiser.tables.T.KEY      state of the dense-path tables' optimiser, sharded like the table
 optimiser.gates.KEY         state of the gates' optimiser
 sparsity.KEY                what is kept of a model that is made sparse, and what that is decided by
+learning.KEY                where weights are averaged: those that go on learning; KEY holds the average
+average.updates             how many updates the averages have seen
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from recsys.embeddings.tables import Tables
 from recsys.models.units import fit_units
+from recsys.training.average import Average
 from recsys.training.optimisers import Optimisers
 from recsys.training.sparsity.sparsity import Sparsity
 
@@ -40,7 +43,11 @@ def learnt_tensors(model: nn.Module, tables: Tables) -> dict[str, Tensor]:
 
 
 def run_tensors(
-    model: nn.Module, tables: Tables, optimisers: Optimisers, sparsity: Sparsity | None = None
+    model: nn.Module,
+    tables: Tables,
+    optimisers: Optimisers,
+    sparsity: Sparsity | None = None,
+    average: Average | None = None,
 ) -> dict[str, Tensor]:
     """Everything that learning changes. Optimiser state must have been materialised."""
     tensors = weight_tensors(model, tables)
@@ -54,7 +61,7 @@ def run_tensors(
         tensors[f"optimiser.gates.{key}"] = value
     if sparsity is not None:
         tensors.update({f"sparsity.{key}": value for key, value in sparsity.tensors().items()})
-    return tensors
+    return tensors if average is None else average.tensors(tensors)
 
 
 def fit_model(model: nn.Module, shapes: Mapping[str, tuple[int, ...] | None]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from recsys.config import ModelSettings, PlanSettings, TrainSettings, monitor_fault
 from recsys.data.batches import Batches
@@ -23,6 +23,7 @@ from recsys.models.dropout import reseed
 from recsys.models.norm import set_process_group
 from recsys.progress import progress
 from recsys.stage import writing
+from recsys.training.average import Average
 from recsys.training.checkpoint import (
     ALL_DONE,
     Checkpoints,
@@ -80,6 +81,7 @@ def train(
     with distributed(settings.device) as ranks:
         planned = plan_or_default(plan, dataset, chosen)
         settings, planned = _made_sparse(settings, chosen, planned, dataset)
+        _require_averageable(planned, settings)
         if ranks.rank == 0:
             _claim(folder, resume=resume, overwrite=overwrite)
             run_file = RunFile(
@@ -107,6 +109,11 @@ class _Parts:
     batches: Batches
     objective: Objective
     sparsity: Sparsity | None
+    average: Average | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that learning changes."""
+        return run_tensors(self.model, self.tables, self.optimisers, self.sparsity, self.average)
 
 
 def _train(
@@ -147,6 +154,7 @@ def _train(
             if gates is None
             else GateSearch(settings.gates, gates, parts.batches.steps_per_epoch),
             sparsity=parts.sparsity,
+            average=parts.average,
         )
         if latest is not None:
             trainer.position = _restore(latest, parts)
@@ -188,7 +196,7 @@ def _fit(checkpoint: Path, parts: _Parts) -> None:
 
 def _restore(checkpoint: Path, parts: _Parts) -> Position:
     """Load everything that learning changes, in place; returns where that run stood."""
-    load_tensors(checkpoint, run_tensors(parts.model, parts.tables, parts.optimisers, parts.sparsity))
+    load_tensors(checkpoint, parts.tensors())
     position = read_state(checkpoint).position
     if position.finished is not None and position.finished.startswith(ALL_DONE):
         position.finished = None
@@ -220,7 +228,8 @@ def _build(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> _Parts:
     )
     objective = _objective(dataset, run_file, ranks)
     sparsity = build_sparsity(settings, model, tables, optimisers, dataset, ranks)
-    return _Parts(model, tables, optimisers, batches, objective, sparsity)
+    average = None if settings.average is None else Average(model, tables, settings.average)
+    return _Parts(model, tables, optimisers, batches, objective, sparsity, average)
 
 
 def _objective(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> Objective:
@@ -238,6 +247,16 @@ def _require_measurable(dataset: Dataset, model: ModelSettings, settings: TrainS
         require_positives(dataset)
     else:
         require_monitored(dataset, settings)
+
+
+def _require_averageable(plan: Plan, settings: TrainSettings) -> None:
+    """Raise before training where weights are to be averaged and rows of a table are out of reach."""
+    fused = [name for name, table in plan.tables.items() if table.path == "fused"]
+    if settings.average is not None and fused:
+        raise ConfigError(
+            f"train.average: table {fused[0]} is on the fused path, where only looked-up rows are updated; "
+            "set plan.dense_below above its bytes, or leave train.average out"
+        )
 
 
 def model_settings(model: ModelSettings | Mapping[str, Any] | str) -> ModelSettings:

@@ -46,6 +46,7 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     "sparse-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
     "dsl-din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "dense"),
     "shared-autoint-fused-l2_rows": ({"name": "autoint", "layers": 1}, "fused"),
+    "average-dnn-dense": ({"name": "dnn", "hidden": [16], "batch_norm": True}, "dense"),
     "dnn-dense-gates": ({"name": "dnn", "hidden": [16], "batch_norm": True}, "dense"),
     "shared-dnn-fused-gates": ({"name": "dnn", "hidden": [16], "dropout": 0.0}, "fused"),
     "shared-dnn-fused-warm": ({"name": "dnn", "hidden": [16], "dropout": 0.0}, "fused"),
@@ -88,6 +89,8 @@ def settings_of(case: str) -> TrainSettings:
         return SETTINGS.model_copy(update={"tables": TableOptimizer(lr=0.02, fused_lr=0.05)})
     if case.endswith("l2_rows"):
         return SETTINGS.model_copy(update={"tables": TableOptimizer(l2_rows=2.0, lr=0.005)})
+    if case.startswith("average"):
+        return SETTINGS.model_copy(update={"average": 0.9})
     if case.endswith("gates"):
         return SETTINGS.model_copy(update={"gates": GateSettings(epochs=3, lr=0.08, l1=2e-3)})
     return SETTINGS

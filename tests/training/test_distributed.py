@@ -21,7 +21,13 @@ from tests.training.retrieval_log import made_retrieval_dataset
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("ranks_script.py")
-READ_BY_ONE = ["autoint_plus-dense", "din-fused", "shared-din-fused", "sparse-autoint_plus-dense"]
+READ_BY_ONE = [
+    "autoint_plus-dense",
+    "din-fused",
+    "shared-din-fused",
+    "sparse-autoint_plus-dense",
+    "average-dnn-dense",
+]
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
 from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
@@ -19,12 +17,12 @@ from recsys.embeddings.plan import UpdatePath
 from recsys.errors import CheckpointError, ConfigError, Interrupted, TrainingError
 from recsys.evaluation.metrics import auc
 from recsys.training.checkpoint import Checkpoints
-from recsys.training.distributed import distributed
 from recsys.training.loaded import load_trained, score_dataset
 from recsys.training.run_folder import Run
 from recsys.training.scoring import labels_of
 from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
+from tests.training.saved import saved_tensors
 
 AUTOINT_PLUS = {"name": "autoint_plus", "layers": 1, "hidden": [16], "batch_norm": True, "dropout": 0.2}
 DIN = {"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice", "dropout": 0.1}
@@ -47,24 +45,9 @@ def _settings(**changes: object) -> TrainSettings:
     return TrainSettings.model_validate(values | changes)
 
 
-def _tensors(run: Path) -> dict[str, bytes]:
-    """Content of the newest checkpoint, by file; equal bytes are equal weights and moments."""
-    newest = Checkpoints(run / "checkpoints").named("latest")
-    assert newest is not None
-    with distributed("cpu"):
-        state = _load_state_dict_from_keys(checkpoint_id=newest)
-    return {key: value.numpy().tobytes() for key, value in _flat(state).items()}
-
-
-def _flat(state: dict[str, object], prefix: str = "") -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in state.items():
-        if isinstance(value, dict):
-            tensors.update(_flat(value, f"{prefix}{key}."))
-        else:
-            assert isinstance(value, torch.Tensor)
-            tensors[f"{prefix}{key}"] = value
-    return tensors
+def _bytes(run: Path) -> dict[str, bytes]:
+    """Content of the newest checkpoint; equal bytes are equal weights and moments."""
+    return {key: value.numpy().tobytes() for key, value in saved_tensors(run).items()}
 
 
 @pytest.mark.parametrize("path", ["dense", "fused"])
@@ -105,7 +88,7 @@ def test_k_steps_then_resume_equals_one_run_to_the_bit(
         settings=_settings(max_steps=27),
         resume=True,
     )
-    assert _tensors(whole.folder) == _tensors(parts.folder)
+    assert _bytes(whole.folder) == _bytes(parts.folder)
     losses = [run.metrics["loss"].drop_nulls().to_list() for run in (whole, parts)]
     assert losses[0] == losses[1]
     assert whole.result.best_step == parts.result.best_step
@@ -114,11 +97,7 @@ def test_k_steps_then_resume_equals_one_run_to_the_bit(
 def test_the_first_step_is_the_first_one_to_adam(dataset: Dataset, tmp_path: Path) -> None:
     """Adam's moments are corrected by the number of steps: one too many makes the first updates small."""
     run = train(dataset, tmp_path / "run", model=AUTOINT_PLUS, settings=_settings(max_steps=3))
-    newest = Checkpoints(run.folder / "checkpoints").named("latest")
-    assert newest is not None
-    with distributed("cpu"):
-        state = _flat(_load_state_dict_from_keys(checkpoint_id=newest))
-    steps = {key: float(value) for key, value in state.items() if key.endswith(".step")}
+    steps = {key: float(value) for key, value in saved_tensors(run.folder).items() if key.endswith(".step")}
     assert len(steps) > 10
     assert set(steps.values()) == {3.0}
 
@@ -130,8 +109,8 @@ def test_the_same_seed_gives_the_same_checkpoint_and_another_does_not(
         train(dataset, tmp_path / str(i), model=DIN, settings=_settings(max_steps=6, seed=seed)).folder
         for i, seed in enumerate((1, 1, 2))
     ]
-    assert _tensors(runs[0]) == _tensors(runs[1])
-    assert _tensors(runs[0]) != _tensors(runs[2])
+    assert _bytes(runs[0]) == _bytes(runs[1])
+    assert _bytes(runs[0]) != _bytes(runs[2])
 
 
 def test_a_signal_saves_and_stops_and_the_run_goes_on_to_the_same_end(
@@ -154,7 +133,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on_to_the_same_end(
     with pytest.raises(CheckpointError, match="training has not finished"):
         Run.load(folder)
     resumed = train(dataset, folder, model=AUTOINT_PLUS, settings=_settings(epochs=12), resume=True)
-    assert _tensors(resumed.folder) == _tensors(whole.folder)
+    assert _bytes(resumed.folder) == _bytes(whole.folder)
 
 
 def test_plateau_cuts_the_rate_stops_and_the_best_epoch_is_restored(
@@ -235,7 +214,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train(dataset, tmp_path / "run", model=DIN, settings=_settings(max_steps=2))
-    before = _tensors(run.folder)
+    before = _bytes(run.folder)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -243,7 +222,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(
     monkeypatch.setattr("torch.distributed.checkpoint.state_dict_saver.save", full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*stand"):
         train(dataset, run.folder, model=DIN, settings=_settings(max_steps=5), resume=True)
-    assert _tensors(run.folder) == before
+    assert _bytes(run.folder) == before
     assert not list((run.folder / "checkpoints").glob(".*partial"))
 
 

@@ -1,0 +1,30 @@
+"""What the checkpoints of a run hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
+
+from recsys.training.checkpoint import Checkpoints
+from recsys.training.distributed import distributed
+
+
+def saved_tensors(run: Path) -> dict[str, torch.Tensor]:
+    """Tensors of the newest checkpoint of a run folder, by key."""
+    newest = Checkpoints(run / "checkpoints").named("latest")
+    assert newest is not None
+    with distributed("cpu"):
+        return _flat(_load_state_dict_from_keys(checkpoint_id=newest))
+
+
+def _flat(state: dict[str, object], prefix: str = "") -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        if isinstance(value, dict):
+            tensors.update(_flat(value, f"{prefix}{key}."))
+        else:
+            assert isinstance(value, torch.Tensor)
+            tensors[f"{prefix}{key}"] = value
+    return tensors
