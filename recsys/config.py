@@ -212,6 +212,8 @@ class TableSettings(Section):
     """Rows of a hashed or shared table that a value's vector is made of; default: the plan's."""
     rows: int | None = Field(default=None, ge=1)
     """Rows of a hashed table, or of the shared one."""
+    sub_tables: int | None = Field(default=None, ge=1)
+    """Of the shared table: equal blocks of rows that lookups are dealt over, one or more per device."""
     serve_dtype: ServeDtype | None = None
     """``float32``, ``float16``, ``int8`` or ``int4``."""
 

@@ -56,8 +56,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def read_manifest(bundle: Path) -> dict:
     """The manifest, once every file has the hash that it names."""
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["format"] != "recsys-bundle" or manifest["version"] not in range(1, 6):
-        sys.exit(f"{bundle}: expected a recsys-bundle of version 1 to 5")
+    if manifest["format"] != "recsys-bundle" or manifest["version"] not in range(1, 7):
+        sys.exit(f"{bundle}: expected a recsys-bundle of version 1 to 6")
     for name, record in manifest["files"].items():
         if hashlib.sha256((bundle / name).read_bytes()).hexdigest() != record["sha256"]:
             sys.exit(f"{bundle / name}: damaged, its sha256 is not the manifest's")
@@ -126,10 +126,12 @@ class Vocabulary:
 
     def hashed_rows(self, key: int) -> int | list[int]:
         """SplitMix64 of the key, salted by the vocabulary's name and the lookup, scaled to the rows."""
-        first, end = self.hashed["first"], self.hashed["end"]
         several = isinstance(self.missing_row, list)
+        lookups = len(self.missing_row) if several else 1
+        into = self.hashed if isinstance(self.hashed, list) else [self.hashed] * lookups
         rows = []
-        for lookup in range(len(self.missing_row) if several else 1):
+        for lookup in range(lookups):
+            first, end = into[lookup]["first"], into[lookup]["end"]
             salt = xxhash.xxh3_64_intdigest(self.name, seed=lookup)
             word = (key ^ salt) + 0x9E3779B97F4A7C15 & MASK
             word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & MASK

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from recsys.embeddings.budget import KEY_BYTES, ROW_BYTES, Counted
 from recsys.embeddings.combine import width
-from recsys.embeddings.plan import Plan
+from recsys.embeddings.plan import Plan, VocabularyPlan
 from recsys.serving.quantise import row_bytes, worthwhile
 
 
@@ -37,6 +39,14 @@ def counted_bytes(plan: Plan, counted: Counted) -> int:
     return found if counted == "tables" else found + parts["keys"] + parts["row maps"]
 
 
+def _met(info: VocabularyPlan, others: Sequence[VocabularyPlan]) -> float:
+    """Values of others, times their lookups, among whose rows a lookup falls; over all rows, on average."""
+    mine = info.dealt or (0,) * info.lookups
+    theirs = [(other.size, other.dealt or (0,) * other.lookups) for other in others]
+    met = sum(size * dealt.count(part) for part in mine for size, dealt in theirs)
+    return info.parts * met / info.lookups
+
+
 def collisions(plan: Plan) -> pl.DataFrame:
     """How crowded each vocabulary is, one line each, in their order.
 
@@ -60,8 +70,7 @@ def collisions(plan: Plan) -> pl.DataFrame:
         within, alike = info.method.collisions(info, rows)
         together = [plan.vocabularies[reader] for reader in readers[info.table]]
         others = [plan.vocabularies[reader] for reader in readers[info.table] if reader != name]
-        crowd = 0 if info.method.hashed_into(info, rows) is None else info.size
-        between = crowd * sum(other.size * other.lookups for other in others) / rows
+        between = info.size * _met(info, others) / rows if info.method.hashed_into(info, rows) else 0.0
         line = {
             "vocabulary": name,
             "mode": info.mode,

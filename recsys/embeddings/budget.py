@@ -129,6 +129,8 @@ class SharedDemand:
     rows: int | None
     """Rows, where they are stated."""
     dtype: ServeDtype = "int8"
+    parts: int = 1
+    """Sub-tables, of equally many rows."""
 
     def asked(self, cap: int | None = None) -> int:
         """Rows under a cap: one per lookup of every value, as far as the cap lets."""
@@ -138,6 +140,10 @@ class SharedDemand:
             planned.lookups * (planned.size if cap is None else min(planned.size, cap))
             for planned in self.vocabularies.values()
         )
+
+    def cut(self, rows: int) -> int:
+        """The rows that fill sub-tables evenly."""
+        return rows - rows % self.parts
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,8 @@ def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: Plan
     Raises PlanError that names the smallest possible budget where there is no such cap.
     """
     if settings.bytes is None:
-        return Granted({d.name: d.granted(None) for d in demands}, shared.asked() if shared else 0)
+        rows = shared.cut(shared.asked()) if shared else 0
+        return Granted({d.name: d.granted(None) for d in demands}, rows)
     budget, counted = parse_bytes(settings.bytes), settings.counted
 
     def total(cap: int) -> int:
@@ -188,5 +195,5 @@ def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: Plan
     rows = 0
     if shared is not None:
         left = (budget - total(low)) // rows_bytes(1, shared.dim, shared.dtype, counted)
-        rows = min(shared.asked(), shared.asked(low) + left)
+        rows = shared.cut(min(shared.asked(), shared.asked(low) + left))
     return Granted({demand.name: demand.granted(low) for demand in demands}, rows)

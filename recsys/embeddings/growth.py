@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from recsys.data.dataset import Dataset
+from recsys.embeddings.dealing import dealt
 from recsys.embeddings.plan import Plan, TablePlan, VocabularyPlan
 from recsys.errors import PlanError
 
@@ -57,7 +58,7 @@ def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
     for name, info in dataset.manifest.vocabularies.items():
         planned = earlier.vocabularies.get(name)
         if planned is None:
-            planned = fresh.vocabularies[name]
+            planned = _dealt_as_before(fresh.vocabularies[name], earlier, name)
             _add_new(planned, earlier, fresh, tables, name)
         elif planned.mode in ("adaptive", "quotient"):
             raise PlanError(
@@ -70,6 +71,15 @@ def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
             tables[planned.table] = earlier.tables[planned.table]
         vocabularies[name] = planned.model_copy(update={"size": info.size})
     return Plan(tables=tables, vocabularies=vocabularies, features=fresh.features)
+
+
+def _dealt_as_before(planned: VocabularyPlan, earlier: Plan, name: str) -> VocabularyPlan:
+    """A new vocabulary, whose lookups go to the sub-tables that the earlier plan's shared table has."""
+    if planned.mode != "unified" or planned.table not in earlier.tables:
+        return planned
+    readers = {other: info for other, info in earlier.vocabularies.items() if info.table == planned.table}
+    alone = planned.model_copy(update={"parts": 1, "dealt": ()})
+    return dealt({name: alone}, earlier.parts_of(planned.table), readers)[name]
 
 
 def _add_new(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import fbgemm_gpu  # noqa: F401  registers torch.ops.fbgemm
 import numpy as np
@@ -36,6 +36,8 @@ class Source:
     """Rows of every id, ``[size, K]``; None where the row is the id, or has its place in a pool."""
     start: int = 0
     """First place of the vocabulary, where its table is a pool."""
+    dealt: tuple[int, ...] = ()
+    """Sub-table of each lookup, where the table has some."""
 
     @classmethod
     def of(cls, feature: Feature, plan: Plan, row_maps: Mapping[str, NDArray[np.int64] | Tensor]) -> Source:
@@ -77,7 +79,8 @@ class Source:
                 f"{vocabulary.table!r}, found {rows.shape[0]} rows within [{rows.min()}, {rows.max()}]; "
                 "redo 'recsys plan'"
             )
-        return cls(feature, name, vocabulary.table, vocabulary.size, lookups, vocabulary.combine, rows)
+        table, dealt = vocabulary.table, vocabulary.dealt
+        return cls(feature, name, table, vocabulary.size, lookups, vocabulary.combine, rows, dealt=dealt)
 
     def write(self, ids: NDArray[np.int64], out: NDArray[np.int64], batch: int) -> None:
         """Write the table rows of ids ``[n]`` to ``out`` ``[n, K]``; of a pool, the places.
@@ -110,6 +113,17 @@ class Stream:
 
     sources: tuple[Source, ...]
     ragged: bool
+    order: NDArray[np.int64] | None = None
+    """Order of a flat stream's keys; None: a source's lookups one after the other, source by source."""
+
+    def dealt(self, holders: Sequence[int], block: int) -> Stream:
+        """A flat stream whose keys are ordered by the process that holds their rows, and whose rows are
+        numbered within that process's block."""
+        sources = [
+            source if source.rows is None else replace(source, rows=source.rows % block)
+            for source in self.sources
+        ]
+        return Stream(tuple(sources), self.ragged, np.argsort(holders, kind="stable"))
 
     def rows_of(self, batch: Batch) -> NDArray[np.int64]:
         """Table rows of a batch, int64; raises DataError for an id that no vocabulary holds."""
@@ -124,7 +138,7 @@ class Stream:
             shaped = part.reshape(count, lookups) if self.ragged else part.reshape(lookups, count).T
             source.write(values, shaped, batch.index)
             start += count * lookups
-        return out
+        return out if self.order is None else out.reshape(len(self.order), -1)[self.order].ravel()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from recsys.embeddings.combine import Combine, width
 from recsys.errors import PlanError
@@ -29,6 +37,7 @@ ServeDtype = Literal["float32", "float16", "int8", "int4"]
 MOST_LOOKUPS = 16
 """Rows at most that one value's vector is put together from."""
 _LATER = ("combine", "hot", "unseen")
+_WRITTEN_WHERE_USED = ("parts", "dealt")
 
 
 class TablePlan(BaseModel):
@@ -66,12 +75,31 @@ class VocabularyPlan(BaseModel):
     those that its key is hashed to, so that a bundle needs no keys of values whose rows are hashed."""
     size: int = Field(ge=2)
     """Number of ids, the missing (0) and the unseen value (1) included."""
+    parts: int = Field(default=1, ge=1)
+    """Sub-tables: equal blocks of the table's rows that lookups are dealt over, so that each may lie on a
+    device of its own."""
+    dealt: tuple[int, ...] = ()
+    """The sub-table of each lookup; empty where there is one."""
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_sub_tables(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        for name in _WRITTEN_WHERE_USED:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del content[name]
+        return content
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> VocabularyPlan:
         fault = self.method.fault(self)
         if fault is not None:
             raise ValueError(fault)
+        lookups = self.lookups if self.parts > 1 else 0
+        if len(self.dealt) != lookups or any(not 0 <= part < self.parts for part in self.dealt):
+            raise ValueError(
+                f"dealt names the sub-table of each lookup where parts is more than 1: expected {lookups} "
+                f"numbers below {self.parts}, found {list(self.dealt)}"
+            )
         return self
 
     @property
@@ -91,6 +119,24 @@ class Plan(BaseModel):
     vocabularies: dict[str, VocabularyPlan]
     features: dict[str, str]
     """Feature name → vocabulary name, in feature order."""
+
+    @model_validator(mode="after")
+    def _sub_tables_fit(self) -> Plan:
+        cut: dict[str, int] = {}
+        for name, info in self.vocabularies.items():
+            table = self.tables.get(info.table)
+            parts = cut.setdefault(info.table, info.parts)
+            if info.parts != parts or (table is not None and table.rows % parts):
+                found = parts if table is None else f"{table.rows} rows, {parts}"
+                raise ValueError(
+                    f"vocabulary {name!r} reads table {info.table!r} as {info.parts} equal sub-tables, "
+                    f"found {found} for its other readers"
+                )
+        return self
+
+    def parts_of(self, table: str) -> int:
+        """Sub-tables that a table's rows are cut into."""
+        return next((info.parts for info in self.vocabularies.values() if info.table == table), 1)
 
     def table_of(self, feature: str) -> str:
         """Name of the table that a feature's ids are looked up in."""

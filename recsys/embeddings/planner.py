@@ -20,6 +20,7 @@ from recsys.config import PlanSettings, TableSettings, parse_bytes
 from recsys.data.dataset import FIRST_ID, Dataset, VocabularyInfo
 from recsys.embeddings.budget import FLOAT32, Demand, SharedDemand, chunk, solve
 from recsys.embeddings.choose import best
+from recsys.embeddings.dealing import dealt
 from recsys.embeddings.growth import earlier_file, earlier_plan, grown
 from recsys.embeddings.methods import METHODS
 from recsys.embeddings.mixed import mixed
@@ -177,6 +178,11 @@ def _wishes(dataset: Dataset, settings: PlanSettings, fixed_dim: int | None) -> 
     for name, info in vocabularies.items():
         stated = settings.tables.get(name, TableSettings())
         _require_width(f"plan.tables.{name}", stated, fixed_dim)
+        if stated.sub_tables is not None:
+            raise PlanError(
+                f"plan.tables.{name}.sub_tables: only the shared table has sub-tables; state it under "
+                f"plan.tables.{SHARED_TABLE}"
+            )
         wish = _Wish(
             name=name,
             size=info.size,
@@ -262,12 +268,14 @@ def _shared_demand(
         return None
     key, stated = f"plan.tables.{SHARED_TABLE}", settings.tables.get(SHARED_TABLE, TableSettings())
     for wish in members:
-        for name in ("dim", "path", "rows", "serve_dtype"):
+        for name in ("dim", "path", "rows", "serve_dtype", "sub_tables"):
             if getattr(wish.stated, name) is not None:
                 raise PlanError(
                     f"{wish.key}.{name}: {wish.name!r} reads the shared table, which has one for all; set "
                     f"{key}.{name}, or {wish.key}.lookups for wider vectors"
                 )
+    parts = stated.sub_tables or 1
+    _require_sub_tables(members, stated, parts)
     for name in ("mode", "lookups"):
         if getattr(stated, name) is not None:
             raise PlanError(
@@ -277,17 +285,33 @@ def _shared_demand(
         raise PlanError(f"plan.mode: unified needs a budget in plan.bytes or rows in {key}.rows")
     _require_width(key, stated, fixed_dim)
     width = stated.dim or chunk(fixed_dim or settings.embedding_dim, settings.lookups, "plan")
+    vocabularies = {
+        wish.name: VocabularyPlan(
+            mode="unified", table=SHARED_TABLE, lookups=wish.lookups, unseen=unseen, size=wish.size
+        )
+        for wish in members
+    }
     return SharedDemand(
-        vocabularies={
-            wish.name: VocabularyPlan(
-                mode="unified", table=SHARED_TABLE, lookups=wish.lookups, unseen=unseen, size=wish.size
-            )
-            for wish in members
-        },
+        vocabularies=dealt(vocabularies, parts),
+        parts=parts,
         dim=width,
         rows=stated.rows,
         dtype=_dtype(stated, settings),
     )
+
+
+def _require_sub_tables(members: Sequence[_Wish], stated: TableSettings, parts: int) -> None:
+    """Raise PlanError where a sub-table would have no lookup, or rows cannot be cut evenly."""
+    key, lookups = f"plan.tables.{SHARED_TABLE}", sum(wish.lookups for wish in members)
+    if lookups < parts:
+        raise PlanError(
+            f"{key}.sub_tables: {parts} sub-tables, but the shared table's vocabularies have {lookups} "
+            "lookups to deal over them; take fewer, or more lookups"
+        )
+    if stated.rows is not None and stated.rows % parts:
+        raise PlanError(
+            f"{key}.rows: {stated.rows} rows cannot be cut into {parts} equal sub-tables; take a multiple"
+        )
 
 
 def describe(plan: Plan) -> pl.DataFrame:

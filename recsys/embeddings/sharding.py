@@ -1,7 +1,8 @@
 """One sharded collection of tables: torchrec's own collection, kernels and sharder.
 
 Everything this package uses of torchrec passes through here. Several processes shard each table by
-rows; one process holds it whole, which torchrec calls table-wise, and then distributes nothing.
+rows; one process holds it whole, which torchrec calls table-wise, and then distributes nothing. A table
+whose lookups are dealt over sub-tables is cut at the same rows, but each block is a table of one process.
 
 Blocks of rows are as ``DTensor``'s ``Shard(0)`` cuts them: ``ceil(rows / world)`` rows per process,
 the last ones shorter or empty. torchrec stores full blocks on every process, because a kernel whose
@@ -14,8 +15,9 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -110,6 +112,19 @@ class _RowWiseSharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
         return [EmbeddingComputeKernel.DENSE.value, EmbeddingComputeKernel.FUSED.value]
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A table as torchrec knows it."""
+
+    name: str
+    rows: int
+    dim: int
+    """Floats stored per row."""
+    keys: list[str]
+    cut: Callable[..., Any]
+    """How it is sharded, given the kernel."""
+
+
 class ShardedTables(nn.Module):
     """Tables of one update path, looked up together: every id is a bag of one.
 
@@ -119,6 +134,9 @@ class ShardedTables(nn.Module):
             backward is wrong where they are not.
         device, group: where the tables lie, and over which processes.
         fused_lr: learning rate of the fused path.
+        holders: of one table alone: the process that holds the rows of each key, in rising order, so that
+            a lookup asks that process only, for rows numbered within its block; every process holds those
+            of some key. Default: a key may ask for any row, and all processes for theirs.
     """
 
     def __init__(
@@ -129,6 +147,7 @@ class ShardedTables(nn.Module):
         device: torch.device,
         group: dist.ProcessGroup,
         fused_lr: float,
+        holders: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self._shards = tuple(tables.values())
@@ -137,26 +156,55 @@ class ShardedTables(nn.Module):
         self._base_lr = fused_lr * first.lr_factor
         # Table and column names may hold dots, or be names that nn.ModuleDict refuses.
         self._numbers = {shard.name: f"t{i}" for i, shard in enumerate(self._shards)}
-        names = iter(f"k{i}" for i in range(sum(keys.values())))
-        of_table = {table: [next(names) for _ in range(keys[table])] for table in tables}
-        self._keys = [key for table in tables for key in of_table[table]]
-        self._sharded: Any = self._shard(of_table, device, group)
+        self._keys = [f"k{i}" for i in range(sum(keys.values()))]
+        names = iter(self._keys)
+        if holders is None:
+            held = self._held_by_all({table: [next(names) for _ in range(keys[table])] for table in tables})
+        else:
+            held = self._held_by_one(holders)
+            self._numbers[first.name] = f"r{dist.get_rank(group)}"
+        self._sharded: Any = self._shard(held, device, group)
         self._accumulators = self._find_accumulators()
         self._places = torch.arange(1, dtype=torch.int64, device=device)
         self._ones = torch.ones(0, dtype=torch.int64, device=device)
 
-    def _shard(
-        self, keys: Mapping[str, list[str]], device: torch.device, group: dist.ProcessGroup
-    ) -> nn.Module:
-        configs = [
-            EmbeddingBagConfig(
+    def _held_by_all(self, keys: Mapping[str, list[str]]) -> list[_Stored]:
+        """Tables cut by rows over all processes; of one process, held whole."""
+        by_rows = row_wise if self._world > 1 else partial(table_wise, rank=0)
+        return [
+            _Stored(
                 name=self._numbers[shard.name],
-                num_embeddings=shard.block * self._world,
-                embedding_dim=shard.storage_dim,
-                feature_names=keys[shard.name],
-                pooling=PoolingType.SUM,
+                rows=shard.block * self._world,
+                dim=shard.storage_dim,
+                keys=keys[shard.name],
+                cut=by_rows,
             )
             for shard in self._shards
+        ]
+
+    def _held_by_one(self, holders: Sequence[int]) -> list[_Stored]:
+        """The blocks of the only table, each a table to torchrec with the keys whose rows lie in it."""
+        return [
+            _Stored(
+                name=f"r{rank}",
+                rows=self._shards[0].block,
+                dim=self._shards[0].storage_dim,
+                keys=[key for key, holder in zip(self._keys, holders, strict=True) if holder == rank],
+                cut=partial(table_wise, rank=rank),
+            )
+            for rank in range(self._world)
+        ]
+
+    def _shard(self, held: Sequence[_Stored], device: torch.device, group: dist.ProcessGroup) -> nn.Module:
+        configs = [
+            EmbeddingBagConfig(
+                name=stored.name,
+                num_embeddings=stored.rows,
+                embedding_dim=stored.dim,
+                feature_names=stored.keys,
+                pooling=PoolingType.SUM,
+            )
+            for stored in held
         ]
         fused = {
             "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
@@ -168,14 +216,9 @@ class ShardedTables(nn.Module):
         kernel = EmbeddingComputeKernel.DENSE if self._path == "dense" else EmbeddingComputeKernel.FUSED
         sharder = _RowWiseSharder(fused_params=fused if self._path == "fused" else {})
         collection = EmbeddingBagCollection(tables=configs, device=torch.device("meta"))
-        cut = (
-            table_wise(rank=0, compute_kernel=kernel.value)
-            if self._world == 1
-            else row_wise(compute_kernel=kernel.value)
-        )
         plan = construct_module_sharding_plan(
             collection,
-            {config.name: cut for config in configs},
+            {stored.name: stored.cut(compute_kernel=kernel.value) for stored in held},
             sharder=sharder,
             local_size=int(os.environ.get("LOCAL_WORLD_SIZE", self._world)),
             world_size=self._world,

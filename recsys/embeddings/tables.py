@@ -20,7 +20,8 @@ from torch.distributed.tensor import DTensor, Shard
 
 from recsys.data.batch import Batch
 from recsys.data.dataset import Feature
-from recsys.embeddings.combine import combined, initial_std
+from recsys.embeddings.assembly import holds_all_fields, inputs_of, vectors_of
+from recsys.embeddings.combine import initial_std
 from recsys.embeddings.gates import Gates
 from recsys.embeddings.initial import initial_rows
 from recsys.embeddings.lookup import Bags, DeviceBatch, Source, Stream, numbers_of, to_device
@@ -94,9 +95,12 @@ class Tables(nn.Module):
             for name, table in plan.tables.items()
             if name in used
         }
+        self._parts = {name: plan.parts_of(name) for name in used}
         pooled = {info.table for info in plan.vocabularies.values() if info.mode == "pool"}
         self.pools = {name: Pool(plan, name, self.device) for name in self._shards if name in pooled}
         """The tables whose rows are dealt to places, by name."""
+        self.held_whole: set[str] = set()
+        """Tables whose sub-tables lie whole on one process each, so that a lookup asks one process."""
         self._build(sources, fused_lr)
         deviations = {s.table: initial_std(s.combine, s.lookups, init_std) for s in sources}
         self._draw(seed, deviations, plan.special_tables)
@@ -109,7 +113,7 @@ class Tables(nn.Module):
         dealt: dict[tuple[bool, str], list[str]] = {}
         for name, shard in self._shards.items():
             ragged = any(source.feature.kind != "categorical" for source in users[name])
-            alone = ragged or name in self.pools
+            alone = ragged or name in self.pools or self._parts[name] > 1
             kind = f"table {name}" if alone else f"{shard.path} {shard.lr_factor}"
             dealt.setdefault((ragged, kind), []).append(name)
         self._streams: list[Stream] = []
@@ -117,18 +121,33 @@ class Tables(nn.Module):
         self._collections: list[ShardedTables] = []
         self._home: dict[str, ShardedTables] = {}
         for (ragged, _), names in dealt.items():
+            stream = Stream(tuple(s for name in names for s in users[name]), ragged)
+            holders = None if ragged else self._holders(names[0], users[names[0]])
+            if holders is not None:
+                stream = stream.dealt(holders, self._shards[names[0]].block)
+                self.held_whole.add(names[0])
             collection = ShardedTables(
                 {name: self._shards[name] for name in names},
                 {name: 1 if ragged else sum(s.lookups for s in users[name]) for name in names},
                 device=self.device,
                 group=self._group,
                 fused_lr=fused_lr,
+                holders=None if holders is None else sorted(holders),
             )
-            self._streams.append(Stream(tuple(s for name in names for s in users[name]), ragged))
+            self._streams.append(stream)
             self._stream_pools.append(self.pools.get(names[0]))
             self._collections.append(collection)
             self._home.update(dict.fromkeys(names, collection))
         self.collections = nn.ModuleList(self._collections)
+
+    def _holders(self, name: str, sources: Sequence[Source]) -> list[int] | None:
+        """The process that holds the sub-tables of each key of a table; None where every process holds a
+        block of rows for all of them: of tables without sub-tables, or of too few to go round."""
+        parts = self._parts[name]
+        if self._world == 1 or parts % self._world:
+            return None
+        holders = [part * self._world // parts for source in sources for part in source.dealt]
+        return holders if set(holders) == set(range(self._world)) else None
 
     @torch.no_grad()
     def _draw(self, seed: int, std: Mapping[str, float], special: Collection[str]) -> None:
@@ -194,12 +213,12 @@ class Tables(nn.Module):
             held = output if output.shape[0] == count else output[:count]
             if pool is not None:
                 pool.watch(rows, held)
-            vectors.update(self._cut(stream, held, batch))
-            if self._holds_all_fields(stream):
+            vectors.update(vectors_of(stream, held, self._shards, batch))
+            if holds_all_fields(stream, self._features, self._shards):
                 joined = held
         if self.gates is not None:
             vectors, joined = self._gated(self.gates, vectors, batch), None
-        return self._inputs(vectors, joined, batch)
+        return inputs_of(self._features, vectors, joined, batch)
 
     def _gate_index(self, gates: Gates, batch: Batch) -> Tensor:
         """Gates of the values of all features, one feature after the other, int64."""
@@ -225,71 +244,6 @@ class Tables(nn.Module):
         dist.all_reduce(shared, dist.ReduceOp.MAX, group=self._group)
         most: list[int] = shared.tolist()
         return most
-
-    def _cut(self, stream: Stream, output: Tensor, batch: DeviceBatch) -> dict[str, Tensor]:
-        """Vectors per feature without the pad: ``[B, W]``, of list features ``[values, W]``."""
-        vectors = self._beside(stream, output, batch)
-        for source in stream.sources:
-            if source.combine != "concat":
-                name = source.feature.name
-                found = vectors[name]
-                shape = (found.shape[0], source.lookups, self._shards[source.table].dim)
-                vectors[name] = combined(found.reshape(shape), source.combine)
-        return vectors
-
-    def _beside(self, stream: Stream, output: Tensor, batch: DeviceBatch) -> dict[str, Tensor]:
-        """Rows of each value side by side: ``[B, K * D]``, of list features ``[values, K * D]``."""
-        names = [source.feature.name for source in stream.sources]
-        shards = [self._shards[source.table] for source in stream.sources]
-        several = [source.lookups for source in stream.sources]
-        if stream.ragged:
-            counts = [batch.bags[name].count if name in batch.bags else batch.rows for name in names]
-            dim, width = shards[0].dim, shards[0].storage_dim
-            parts = torch.split(
-                output[:, :dim] if dim < width else output,
-                [count * lookups for count, lookups in zip(counts, several, strict=True)],
-            )
-            return {
-                name: part if lookups == 1 else part.reshape(count, lookups * dim)
-                for name, part, count, lookups in zip(names, parts, counts, several, strict=True)
-            }
-        if all(shard.dim == shard.storage_dim for shard in shards):
-            whole = [shard.dim * lookups for shard, lookups in zip(shards, several, strict=True)]
-            return dict(zip(names, torch.split(output, whole, dim=1), strict=True))
-        keys = [shard for shard, lookups in zip(shards, several, strict=True) for _ in range(lookups)]
-        widths = [part for shard in keys for part in (shard.dim, shard.storage_dim - shard.dim)]
-        pieces = iter(torch.split(output, widths, dim=1)[::2])
-        return {
-            name: next(pieces) if lookups == 1 else torch.cat([next(pieces) for _ in range(lookups)], 1)
-            for name, lookups in zip(names, several, strict=True)
-        }
-
-    def _holds_all_fields(self, stream: Stream) -> bool:
-        """Whether the vectors of a stream, side by side as they come, are all fields in their order."""
-        fields = [f.name for f in self._features if f.kind in ("categorical", "multi")]
-        shards = [self._shards[source.table] for source in stream.sources]
-        return (
-            not stream.ragged
-            and [source.feature.name for source in stream.sources] == fields
-            and all(shard.dim == shard.storage_dim for shard in shards)
-            and all(source.combine == "concat" for source in stream.sources)
-        )
-
-    def _inputs(self, vectors: Mapping[str, Tensor], joined: Tensor | None, batch: DeviceBatch) -> Inputs:
-        inputs = Inputs(numerics=batch.numerics, missing=batch.missing, joined=joined)
-        for feature in self._features:
-            name = feature.name
-            match feature.kind:
-                case "categorical":
-                    inputs.fields[name] = vectors[name]
-                case "multi":
-                    inputs.fields[name] = batch.bags[name].mean(vectors[name])
-                case "sequence":
-                    inputs.sequences[name] = batch.bags[name].pad(vectors[name])
-                    inputs.lengths[name] = batch.bags[name].lengths
-                case "numeric":
-                    pass
-        return inputs
 
     def dense_weights(self) -> dict[str, nn.Parameter]:
         """Dense-path tables by name, for an optimiser of the caller's: this process's rows.

@@ -123,8 +123,10 @@ def _vocabulary(folder: Path, manifest: BundleManifest, name: str) -> Vocabulary
             f"{folder}: vocabulary {name!r} has {lookups} lookups, found missing_row "
             f"{stored.missing_row} and unseen_row {stored.unseen_row}"
         )
-    hashed = None if stored.hashed is None else range(stored.hashed.first, stored.hashed.end)
-    ends = [] if hashed is None else [hashed[0], hashed[-1]]
+    hashed = stored.hashed_by_lookup(lookups)
+    if any(not each for each in hashed) or len(hashed) not in (0, lookups):
+        raise BundleError(f"{folder}: vocabulary {name!r}: hashed names no rows for each of its lookups")
+    ends = [end for each in hashed for end in (each[0], each[-1])]
     rows = np.concatenate([listed.ravel(), *(row.ravel() for row in special), np.array(ends, np.int64)])
     limit = manifest.tables[stored.table].rows
     least = 0 if manifest.gates is None else CLOSED

@@ -30,18 +30,17 @@ class Vocabulary:
     unseen_row: int | NDArray[np.int64]
     name: str = ""
     """Salts the hash."""
-    hashed: range | None = None
-    """Rows that values which are not listed are hashed to; None: they have ``unseen_row``."""
+    hashed: tuple[range, ...] = ()
+    """Rows that values which are not listed are hashed to, by lookup; empty: they have ``unseen_row``."""
 
     def lookup(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Table rows ``[M]`` or ``[M, K]`` of keys ``[M]``; missing and unseen values have their own."""
         shape = (len(keys), *self.rows.shape[1:])
-        if self.hashed is None:
+        if self.hashed:
+            rows = hashed(keys, self.hashed, self.name).reshape(shape)
+        else:
             rows = np.empty(shape, np.int64)
             rows[:] = self.unseen_row
-        else:
-            lookups = 1 if self.rows.ndim == 1 else self.rows.shape[1]
-            rows = hashed(keys, self.hashed, self.name, lookups).reshape(shape)
         if len(self.keys):
             at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
             known = self.keys[at] == keys

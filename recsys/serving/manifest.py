@@ -17,11 +17,12 @@ from recsys.schema import Kind, Schema, Side, ValueType
 
 MANIFEST_FILE = "manifest.json"
 FORMAT: Literal["recsys-bundle"] = "recsys-bundle"
-VERSION = 5
-VERSIONS = (1, 2, 3, 4, 5)
+VERSION = 6
+VERSIONS = (1, 2, 3, 4, 5, 6)
 """Versions that this reader knows. Since 2 values may have several rows and vocabularies share a table;
 since 3 gates may close values; since 4 there may be a query tower and items; since 5 row maps are int32,
-values that are not listed may be hashed, and rows be multiplied or added."""
+values that are not listed may be hashed, and rows be multiplied or added; since 6 lookups may be hashed to
+different rows of a table."""
 TOLERANCE = 1e-5
 """Largest difference of a probability that the self-test accepts. Matrix products of two processors
 differ by about 1e-6; a wrong row, code or encoder moves scores by far more."""
@@ -80,13 +81,21 @@ class BundleVocabulary(_Part):
     unseen_row: int | tuple[int, ...]
     """Row of every value whose key is not in ``keys``, where such values are not hashed; with several
     lookups a list, a row for each."""
-    hashed: HashedRows | None = None
-    """Where values whose keys are not in ``keys`` are hashed to; None: they have ``unseen_row``."""
+    hashed: HashedRows | tuple[HashedRows, ...] | None = None
+    """Where values whose keys are not in ``keys`` are hashed to, a list where lookups differ; None: they
+    have ``unseen_row``."""
     keys: str | None
     """File of sorted ``keys`` uint64 ``[N]`` and their ``rows`` int32: ``[N]``, or with several lookups
     ``[N, lookups]``. None where no value is listed."""
     values: str
     """Parquet of id, value, count, for people and exports; never read to score."""
+
+    def hashed_by_lookup(self, lookups: int) -> tuple[range, ...]:
+        """Rows that each lookup of a value which is not listed is hashed to; empty: there are none."""
+        if self.hashed is None:
+            return ()
+        each = (self.hashed,) * lookups if isinstance(self.hashed, HashedRows) else self.hashed
+        return tuple(range(rows.first, rows.end) for rows in each)
 
 
 class BundleTable(_Part):

@@ -253,7 +253,7 @@ def _write_vocabularies(
         hashes = planned.unseen == "hash" and open_values.untouched(trained.plan, planned.table, gates)
         vocabulary = _vocabulary(name, trained.plan, values, row_of, hashes=hashes)
         keys_file = None
-        if len(vocabulary.keys) or vocabulary.hashed is None:
+        if len(vocabulary.keys) or not vocabulary.hashed:
             keys_file = f"vocab/{file_name(name, '.safetensors')}"
             rows = vocabulary.rows.astype(np.int32)
             save_tensors(folder / keys_file, {"keys": vocabulary.keys, "rows": rows})
@@ -261,7 +261,7 @@ def _write_vocabularies(
         (folder / values_file).parent.mkdir(exist_ok=True)
         values.select("value", "id", "count").write_parquet(folder / values_file)
         vocabularies[name] = vocabulary
-        into = vocabulary.hashed
+        into = tuple(HashedRows(first=each.start, end=each.stop) for each in vocabulary.hashed)
         described[name] = BundleVocabulary(
             type=trained.dataset.vocabulary_info(name).type,
             table=planned.table,
@@ -269,7 +269,7 @@ def _write_vocabularies(
             size=planned.size,
             missing_row=np.asarray(vocabulary.missing_row).tolist(),
             unseen_row=np.asarray(vocabulary.unseen_row).tolist(),
-            hashed=None if into is None else HashedRows(first=into.start, end=into.stop),
+            hashed=(into[0] if len(set(into)) == 1 else into) if into else None,
             keys=keys_file,
             values=values_file,
         )
@@ -295,7 +295,7 @@ def _vocabulary(
         missing_row=row_of[MISSING_ID],
         unseen_row=row_of[UNSEEN_ID],
         name=name,
-        hashed=into if hashes else None,
+        hashed=into if hashes else (),
     )
 
 

@@ -17,7 +17,16 @@ from torch.optim import Optimizer
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.embeddings.tables import Tables
 from recsys.training.distributed import distributed
-from tests.embeddings.table_cases import SIZES, TINY, loss_of, make_batch, make_plan, make_tables, share_of
+from tests.embeddings.table_cases import (
+    SIZES,
+    TINY,
+    dealt_plan,
+    loss_of,
+    make_batch,
+    make_plan,
+    make_tables,
+    share_of,
+)
 
 STEPS = (17, 17, 16, 17, 17, 17, 17, 5, 2, 1)
 """Global rows of each step: the last ones leave processes without a row."""
@@ -32,10 +41,12 @@ class Case:
     path: UpdatePath
     sizes: Mapping[str, int]
     dim: int = 10
+    dealt: bool = False
+    """Whether vocabularies share a table whose sub-tables lie on one process each."""
 
     @property
     def plan(self) -> Plan:
-        return make_plan(self.path, self.dim, self.sizes)
+        return dealt_plan(self.path) if self.dealt else make_plan(self.path, self.dim, self.sizes)
 
 
 WORLD = 3
@@ -44,6 +55,8 @@ CASES = {
     "fused": Case("fused", SIZES),
     "dense-tiny": Case("dense", TINY),
     "fused-tiny": Case("fused", TINY),
+    "dense-dealt": Case("dense", SIZES, dealt=True),
+    "fused-dealt": Case("fused", SIZES, dealt=True),
 }
 
 
@@ -58,6 +71,8 @@ class Learner:
             torch.optim.Adam(weights, lr=0.05, fused=True) if weights else None
         )
         self.losses: list[float] = []
+        alone = dist.get_world_size() == 1
+        assert self.tables.held_whole == ({"shared"} if case.dealt and not alone else set())
 
     def learn(self, sizes: tuple[int, ...], first: int = 0) -> None:
         rank, world = dist.get_rank(), dist.get_world_size()

@@ -53,8 +53,37 @@ def make_plan(
     )
 
 
+DEALT = {"day": (0, 3), "site": (5, 1), "items": (4, 2)}
+"""Sub-tables of the lookups of each vocabulary that shares a table in ``dealt_plan``."""
+
+
+def dealt_plan(path: UpdatePath, dim: int = 6, rows: int = 60) -> Plan:
+    """Vocabularies of single-valued features share a table of six sub-tables, two lookups each."""
+    alone = make_plan(path, dim)
+    shared = {
+        name: VocabularyPlan(
+            mode="unified", table="shared", lookups=2, size=SIZES[name], parts=6, dealt=dealt
+        )
+        for name, dealt in DEALT.items()
+    }
+    tables = {name: table for name, table in alone.tables.items() if name not in shared}
+    tables["shared"] = TablePlan(rows=rows, dim=dim, path=path)
+    return Plan(tables=tables, vocabularies=alone.vocabularies | shared, features=alone.features)
+
+
+def rows_of(plan: Plan) -> Mapping[str, NDArray[np.int64]]:
+    """Rows of the ids of hashed vocabularies: those of any keys in shared tables."""
+    shared = {name: info for name, info in plan.vocabularies.items() if info.mode == "unified"}
+    return ROW_MAPS | {
+        name: info.method.rows(
+            np.arange(1, info.size - 1, dtype=np.uint64), info, plan.tables[info.table].rows, name
+        )
+        for name, info in shared.items()
+    }
+
+
 def make_tables(plan: Plan, **options: object) -> Tables:
-    defaults: dict[str, object] = {"row_maps": ROW_MAPS, "seed": 3, "init_std": 0.1, "fused_lr": 0.1}
+    defaults: dict[str, object] = {"row_maps": rows_of(plan), "seed": 3, "init_std": 0.1, "fused_lr": 0.1}
     return Tables(plan, FEATURES, **(defaults | options))  # type: ignore[arg-type]
 
 

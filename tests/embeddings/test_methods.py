@@ -39,6 +39,13 @@ CASES: dict[str, dict[str, Any]] = {
     "hash": {"mode": "hash", "bytes": 60 * 32, "unseen": "hash"},
     "hash-4": {"mode": "hash", "bytes": 60 * 32, "lookups": 4},
     "unified": {"mode": "unified", "bytes": 50 * 32, "lookups": 2, "unseen": "hash"},
+    "unified-dealt": {
+        "mode": "unified",
+        "bytes": 50 * 32,
+        "lookups": 2,
+        "unseen": "hash",
+        "tables": {"unified": {"sub_tables": 2}},
+    },
     "unified-own": {"mode": "unified", "bytes": 50 * 32},
     "adaptive": {"mode": "adaptive", "bytes": 50 * 32, "hot": 0.4, "unseen": "hash"},
     "adaptive-own": {"mode": "adaptive", "bytes": 50 * 32},
@@ -86,7 +93,11 @@ def rows_by_hand(made: Plan, dataset: Dataset, vocabulary: str) -> list[list[int
             case "full":
                 return [number]
             case "unified":
-                return hashed(keys[number], 0)
+                size = rows // planned.parts
+                return [
+                    part * size + row_of(keys[number], vocabulary, k, size)
+                    for k, part in enumerate(planned.dealt or (0,) * planned.lookups)
+                ]
             case "quotient":
                 remainders = max(m for m in range(1, size + 1) if m + -(-size // m) <= rows)
                 return [number % remainders, remainders + number // remainders]
@@ -197,6 +208,7 @@ def test_rows_know_nothing_of_other_vocabularies(dataset: Dataset, case: str) ->
         ("hash", "dense"),
         ("hash-4", "fused"),
         ("unified", "dense"),
+        ("unified-dealt", "fused"),
         ("adaptive", "fused"),
         ("adaptive-own", "dense"),
         ("quotient", "dense"),
@@ -230,9 +242,11 @@ def test_a_bundle_ships_the_bytes_that_the_plan_counted_and_scores_as_the_checkp
             assert found[-2:].tolist() == [by_hand[1].tolist()] * 2
             continue
         first = 0 if planned.mode == "unified" else 2 + planned.hot
-        space = made.tables[planned.table].rows - first
+        space = (made.tables[planned.table].rows - first) // planned.parts
+        parts = planned.dealt or (0,) * planned.lookups
         expected = [
-            [first + row_of(int(k), name, n, space) for n in range(planned.lookups)] for k in unseen
+            [first + part * space + row_of(int(k), name, n, space) for n, part in enumerate(parts)]
+            for k in unseen
         ]
         assert found[-2:].tolist() == expected
     weights = {name: table.lookup(np.arange(table.rows)) for name, table in bundle.tables.items()}

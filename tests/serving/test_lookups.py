@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from recsys.embeddings.accounting import bytes_by_part
+from recsys.embeddings.dealing import dealt
 from recsys.embeddings.plan import Plan, ServeDtype, TablePlan, VocabularyPlan
 from recsys.errors import BundleError
 from recsys.serving.bundle import Bundle
@@ -111,7 +112,7 @@ def test_the_script_without_recsys_scores_as_the_library_does(
     assert np.abs(scored - made.expected(raw, vectors_of(restored))).max() < 1e-6
 
 
-def compressed_plan() -> Plan:
+def compressed_plan(parts: int = 1) -> Plan:
     """Unseen items, marks and users are hashed, days are products; only frequent users are listed."""
     made_plan = plan()
     sizes = {name: planned.size for name, planned in made_plan.vocabularies.items()}
@@ -124,18 +125,24 @@ def compressed_plan() -> Plan:
     vocabularies = made_plan.vocabularies | {
         name: VocabularyPlan.model_validate(each | {"size": sizes[name]}) for name, each in changed.items()
     }
+    shared = {name: vocabularies[name] for name in ("item", "mark")}
+    vocabularies |= dealt(shared, parts)
     tables = made_plan.tables | {"user": TablePlan(rows=7, dim=4, path="dense")}
+    rows = SHARED_ROWS - SHARED_ROWS % parts
+    tables |= {"unified": made_plan.tables["unified"].model_copy(update={"rows": rows})}
     return Plan(tables=tables, vocabularies=vocabularies, features=made.VOCABULARY)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
 def test_the_script_hashes_and_multiplies_as_the_library_does(
-    tmp_path: Path, raw: pl.DataFrame, trained: Trained
+    tmp_path: Path, raw: pl.DataFrame, trained: Trained, parts: int
 ) -> None:
+    compressed = compressed_plan(parts)
     raw.write_parquet(tmp_path / "log.parquet")
     changed = dataclasses.replace(
         trained,
-        plan=compressed_plan(),
-        tables=made.tables(compressed_plan()),
+        plan=compressed,
+        tables=made.tables(compressed),
         sample=raw.head(0),
         sample_scores=np.empty(0, np.float32),
     )
@@ -143,7 +150,10 @@ def test_the_script_hashes_and_multiplies_as_the_library_does(
     listed = {name: len(vocabulary.keys) for name, vocabulary in bundle.vocabularies.items()}
     assert listed == {"item": 0, "mark": 0, "user": 2, "tag": len(made.TAGS), "day": len(made.DAYS)}
     unseen = bundle.vocabularies["item"].lookup(np.array([12345], np.uint64))
-    assert unseen.tolist() == [[row_of(12345, "item", k, SHARED_ROWS) for k in (0, 1)]]
+    planned, rows = compressed.vocabularies["item"], compressed.tables["unified"].rows // parts
+    assert unseen.tolist() == [
+        [part * rows + row_of(12345, "item", k, rows) for k, part in enumerate(planned.dealt or (0, 0))]
+    ]
     done = run_script(tmp_path / "bundle", tmp_path / "log.parquet", tmp_path / "scored.parquet")
     assert done.returncode == 0, done.stderr
     scored = pl.read_parquet(tmp_path / "scored.parquet")["score"].to_numpy()

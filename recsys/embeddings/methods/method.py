@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -40,6 +41,8 @@ class Method:
             return f"mode {planned.mode} has {_counted(most)} per value, found {planned.lookups} lookups"
         if planned.hot and planned.mode != "adaptive":
             return f"hot belongs to mode adaptive, found mode {planned.mode}"
+        if planned.parts > 1 and planned.mode != "unified":
+            return f"sub-tables belong to mode unified, found mode {planned.mode}"
         return None
 
     def smallest(self, size: int) -> int:
@@ -57,9 +60,10 @@ class Method:
         """
         return np.repeat(ids[:, None], planned.lookups, axis=1)
 
-    def hashed_into(self, planned: VocabularyPlan, rows: int) -> range | None:
-        """Rows of the table that all values which are not listed are hashed to; None: there are none."""
-        return range(FIRST_ID + self.listed(planned), rows)
+    def hashed_into(self, planned: VocabularyPlan, rows: int) -> tuple[range, ...]:
+        """Rows of the table that all values which are not listed are hashed to, by lookup; empty: there are
+        none."""
+        return (range(FIRST_ID + self.listed(planned), rows),) * planned.lookups
 
     def rows(
         self, keys: NDArray[np.uint64], planned: VocabularyPlan, rows: int, vocabulary: str
@@ -67,9 +71,9 @@ class Method:
         """Rows ``[size, K]`` of all ids in a table of ``rows``; ``keys`` are those of the values."""
         everything = np.concatenate([special_keys(), keys])
         into = self.hashed_into(planned, rows)
-        if into is None:
+        if not into:
             return self.listed_rows(np.arange(len(everything)), planned, rows)
-        found = hashed(everything, into, vocabulary, planned.lookups)
+        found = hashed(everything, into, vocabulary)
         if self.special:
             unseen = [] if planned.unseen == "hash" else [UNSEEN_ID]
             values = range(FIRST_ID, FIRST_ID + self.listed(planned))
@@ -84,11 +88,11 @@ class Method:
     def collisions(self, planned: VocabularyPlan, rows: int) -> tuple[float, float]:
         """Expected pairs of values in one row by one lookup, and by every lookup."""
         into = self.hashed_into(planned, rows)
-        if into is None:
+        if not into:
             return 0.0, 0.0
         values = planned.size - self.listed(planned) - (FIRST_ID if self.special else 0)
         pairs = values * (values - 1) / 2
-        return pairs / len(into), pairs / float(len(into)) ** planned.lookups
+        return pairs / len(into[0]), pairs / float(len(into[0])) ** planned.lookups
 
 
 def special_keys() -> NDArray[np.uint64]:
@@ -98,9 +102,9 @@ def special_keys() -> NDArray[np.uint64]:
     return keys
 
 
-def hashed(keys: NDArray[np.uint64], into: range, vocabulary: str, lookups: int) -> NDArray[np.int64]:
-    """Rows ``[n, K]`` of keys ``[n]``, each within the range."""
-    each = [into.start + hash_rows(keys, len(into), vocabulary, lookup) for lookup in range(lookups)]
+def hashed(keys: NDArray[np.uint64], into: Sequence[range], vocabulary: str) -> NDArray[np.int64]:
+    """Rows ``[n, K]`` of keys ``[n]``, those of each of the K lookups within its range."""
+    each = [rows.start + hash_rows(keys, len(rows), vocabulary, lookup) for lookup, rows in enumerate(into)]
     return np.stack(each, axis=1)
 
 

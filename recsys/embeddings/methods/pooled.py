@@ -22,5 +22,5 @@ class Pooled(Method):
     def listed(self, planned: VocabularyPlan) -> int:
         return planned.size - FIRST_ID
 
-    def hashed_into(self, planned: VocabularyPlan, rows: int) -> range | None:
-        return None
+    def hashed_into(self, planned: VocabularyPlan, rows: int) -> tuple[range, ...]:
+        return ()

@@ -50,8 +50,8 @@ class Quotient(Method):
             raise ValueError(f"{planned.size} ids need {self.smallest(planned.size)} rows, found {rows}")
         return np.stack([ids % remainders, remainders + ids // remainders], axis=1)
 
-    def hashed_into(self, planned: VocabularyPlan, rows: int) -> range | None:
-        return None
+    def hashed_into(self, planned: VocabularyPlan, rows: int) -> tuple[range, ...]:
+        return ()
 
     def collisions(self, planned: VocabularyPlan, rows: int) -> tuple[float, float]:
         remainders = _remainders(planned.size, rows) or 1

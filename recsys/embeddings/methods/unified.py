@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class Unified(Method):
     """Lookup k of every value is row ``hash_rows(key, rows, vocabulary, k)``; the missing and the unseen
-    value have reserved keys."""
+    value have reserved keys. Where the table has sub-tables, it is that row of the lookup's."""
 
     shared = True
     special = False
@@ -23,5 +23,7 @@ class Unified(Method):
     def smallest(self, size: int) -> int:
         return 1
 
-    def hashed_into(self, planned: VocabularyPlan, rows: int) -> range | None:
-        return range(rows)
+    def hashed_into(self, planned: VocabularyPlan, rows: int) -> tuple[range, ...]:
+        size = rows // planned.parts
+        dealt = planned.dealt or (0,) * planned.lookups
+        return tuple(range(part * size, (part + 1) * size) for part in dealt)
