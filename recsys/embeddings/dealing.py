@@ -32,7 +32,8 @@ def dealt(
         np.add.at(values, list(planned.dealt), planned.size)
     found = {}
     for name in sorted(vocabularies, key=lambda name: (-vocabularies[name].size, salt(name, 0))):
-        planned, mine = vocabularies[name], []
+        planned = vocabularies[name]
+        mine: list[int] = []
         for lookup in range(planned.lookups):
             turn = (np.arange(parts) - salt(name, lookup) % parts) % parts
             taken = np.bincount(mine, minlength=parts)
