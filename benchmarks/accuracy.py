@@ -1,7 +1,8 @@
 """Test AUC of the shipped run files on public sets and synthetic logs, with the spread over seeds.
 
-Settings were chosen on validation rows; the test rows of a setting are scored once per seed. Every run of a
-setting and a seed is a cell that is kept, so that the study can be interrupted and goes on.
+Settings were chosen on validation rows; the test rows of a setting are scored once per seed. FuxiCTR runs
+beside ours with the settings that BARS publishes (``make bench-envs``). Every run of a setting and a seed
+is a cell that is kept, so that the study can be interrupted and goes on.
 
     python benchmarks/accuracy.py [--quick] [--task TASK] [--data FOLDER]
 
@@ -12,69 +13,25 @@ result (``figures_from``). ``--task`` computes the cells of one task and writes 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cells import CELLS, cell
+from accuracy_peers import PEERS, peer_figures
+from accuracy_settings import DEMO, ROOT, SETTINGS, Setting, data_of, environment, write_synthetic
+from cells import cell
 from harness import Spread, finish, newest, parser
 
 from recsys.results import load_references
 
-ROOT = Path(__file__).resolve().parent.parent
-LOGS = CELLS.parent / "logs"
 SEED = 2024
-VERSION = 1
-"""Raised when what is trained changes other than by its settings."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A run file, and what is changed in it."""
-
-    task: str
-    name: str
-    run_file: str
-    data: str
-    """Folder under ``--data``; ``synth:NAME`` for a log of ``data/synth_NAME.yaml``."""
-    changes: tuple[str, ...] = ()
-    """``KEY=VALUE``, as ``recsys run --set`` takes them."""
-    seeds: int = 5
-
-    @property
-    def key(self) -> str:
-        """Name of its figures."""
-        return f"{self.task}_{self.name}"
-
-    def cell_settings(self, seed: int) -> dict[str, Any]:
-        """All that decides the cell's figures."""
-        text = (ROOT / self.run_file).read_text(encoding="utf-8")
-        made = self.data.removeprefix("synth:")
-        log = (ROOT / f"data/synth_{made}.yaml").read_text(encoding="utf-8") if made != self.data else made
-        settings = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-        return {
-            "version": VERSION,
-            "run_file": settings,
-            "data": log,
-            "changes": list(self.changes),
-            "seed": seed,
-        }
-
-
 KEYS = ("frappe_autoint_plus", "frappe_best", "ml1m_ids_best", "din_gauc_gain", "regret_synthetic")
-DEMO = Setting("demo", "din", "pipelines/demo.yaml", "synth:demo", seeds=1)
-FRAPPE = "frappe_x1"
-SETTINGS = (
-    Setting("frappe", "autoint_plus", "pipelines/frappe_x1.yaml", FRAPPE),
-    Setting("frappe", "finalmlp", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE),
-)
 
 
 @dataclass
@@ -82,10 +39,12 @@ class Results:
     """Figures of the cells that there are, seed by seed."""
 
     runs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Ours, by setting."""
+    peers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def of(self, key: str, metric: str) -> list[float]:
         """One metric of every seed."""
-        return [run[metric] for run in self.runs.get(key, ()) if metric in run]
+        return [run[metric] for run in (self.runs | self.peers).get(key, ()) if metric in run]
 
     def mean(self, key: str, metric: str = "auc") -> float | None:
         """Mean over the seeds; None where none was run."""
@@ -107,15 +66,10 @@ def trained(setting: Setting, seed: int, data: Path) -> dict[str, Any]:
         command += ["--data", str(data), "--output", folder, "--until", "evaluate"]
         for change in sets:
             command += ["--set", change]
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
         if done.returncode:
             raise RuntimeError(f"{setting.key}, seed {seed}: {done.stderr[-2000:]}")
         return _figures(Path(folder), data)
-
-
-def _environment() -> dict[str, str]:
-    """The repository's own recsys, whatever is installed."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def _figures(run: Path, data: Path) -> dict[str, Any]:
@@ -132,22 +86,11 @@ def _figures(run: Path, data: Path) -> dict[str, Any]:
     return figures | ({} if attainable is None else {"attainable_auc": attainable["auc"]})
 
 
-def data_of(setting: Setting, root: Path) -> Path:
-    """Folder of the setting's log; a synthetic one is written where it isn't there."""
-    if not setting.data.startswith("synth:"):
-        return root / setting.data
-    name = setting.data.removeprefix("synth:")
-    folder = LOGS / name
-    if not folder.exists():
-        source = ROOT / f"data/synth_{name}.yaml"
-        command = [sys.executable, "-m", "recsys", "synth", str(source), "--output", str(folder)]
-        subprocess.run(command, check=True, env=_environment())
-    return folder
-
-
-def study(settings: Sequence[Setting], data: Path, *, only_kept: bool = False) -> Results:
-    """Every seed of every setting, from its cell or computed now."""
+def study(tasks: Collection[str], data: Path, *, only_kept: bool = False) -> Results:
+    """Every seed of the tasks' settings and peers, from its cell or computed now; no tasks: of all."""
     results = Results()
+    settings = [one for one in SETTINGS if not tasks or one.task in tasks]
+    peers = [one for one in PEERS if not tasks or one.task in tasks]
     for setting in settings:
         for seed in range(SEED, SEED + setting.seeds):
             folder = data_of(setting, data)
@@ -157,6 +100,13 @@ def study(settings: Sequence[Setting], data: Path, *, only_kept: bool = False) -
                 continue
             results.runs.setdefault(setting.key, []).append(found)
             print(f"{setting.key} {seed}: {_shown(found)}", flush=True)
+    for peer in peers:
+        for seed in range(SEED, SEED + peer.seeds):
+            found = peer_figures(peer, seed, data / peer.data, only_kept=only_kept)
+            if found is None:
+                continue
+            results.peers.setdefault(peer.key, []).append(found)
+            print(f"{peer.key} {seed}: {_shown(found)}", flush=True)
     return results
 
 
@@ -169,7 +119,7 @@ def report(results: Results) -> None:
     """Means over seeds, the spread, and what the issue asks for."""
     figures: dict[str, float | int | str | None] = {}
     spread = {}
-    for key, runs in results.runs.items():
+    for key, runs in (results.runs | results.peers).items():
         for metric in ("auc", "gauc", "logloss"):
             values = results.of(key, metric)
             if values:
@@ -207,9 +157,7 @@ def quick() -> None:
     """The demo's regret, trained now; the rest from the newest full result."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        source = str(ROOT / "data/synth_demo.yaml")
-        command = [sys.executable, "-m", "recsys", "synth", source, "--output", str(log)]
-        subprocess.run(command, check=True, env=_environment(), stdout=subprocess.DEVNULL)
+        write_synthetic("demo", log)
         found = trained(DEMO, SEED, log)
     earlier = newest("accuracy")
     figures = dict.fromkeys(KEYS, None) if earlier is None else dict(earlier[1]["figures"])
@@ -227,9 +175,9 @@ def main() -> None:
     if chosen.quick:
         quick()
     elif chosen.task:
-        study([one for one in SETTINGS if one.task == chosen.task], chosen.data)
+        study([chosen.task], chosen.data)
     else:
-        report(study(SETTINGS, chosen.data, only_kept=chosen.kept))
+        report(study([], chosen.data, only_kept=chosen.kept))
 
 
 if __name__ == "__main__":

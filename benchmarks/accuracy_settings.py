@@ -1,0 +1,115 @@
+"""What is trained in the accuracy study: run files, what is changed in them, and their logs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from cells import CELLS
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = CELLS.parent / "logs"
+VERSION = 1
+"""Raised when what is trained changes other than by its settings."""
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A run file, and what is changed in it."""
+
+    task: str
+    name: str
+    run_file: str
+    data: str
+    """Folder under ``--data``; ``synth:NAME`` for a log of ``data/synth_NAME.yaml``; ``made:NAME`` for
+    one of ``MADE``."""
+    changes: tuple[str, ...] = ()
+    """``KEY=VALUE``, as ``recsys run --set`` takes them."""
+    seeds: int = 5
+
+    @property
+    def key(self) -> str:
+        """Name of its figures."""
+        return f"{self.task}_{self.name}"
+
+    def cell_settings(self, seed: int) -> dict[str, Any]:
+        """All that decides the cell's figures."""
+        text = (ROOT / self.run_file).read_text(encoding="utf-8")
+        kind, _, name = self.data.rpartition(":")
+        log = (ROOT / f"data/synth_{name}.yaml").read_text(encoding="utf-8") if kind == "synth" else name
+        settings = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+        return {
+            "version": VERSION,
+            "run_file": settings,
+            "data": log,
+            "changes": list(self.changes),
+            "seed": seed,
+        }
+
+
+DEMO = Setting("demo", "din", "pipelines/demo.yaml", "synth:demo", seeds=1)
+FRAPPE, ML1M, BEAUTY = "frappe_x1", "ml1m_ctr", "amazon_beauty/din"
+AVERAGED, LAST = ("train.average=0.995",), ("train.average=null",)
+SETTINGS = (
+    Setting("frappe", "autoint_plus", "pipelines/frappe_x1.yaml", FRAPPE, AVERAGED),
+    Setting("frappe", "autoint_plus_last", "pipelines/frappe_x1.yaml", FRAPPE),
+    Setting("frappe", "finalmlp", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE),
+    Setting("frappe", "finalmlp_last", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, LAST),
+    Setting("ml1m_ids", "finalmlp", "pipelines/ml1m_ids.yaml", ML1M),
+    Setting("ml1m_attributes", "autoint_plus", "pipelines/ml1m_attributes.yaml", "made:ml1m_attributes"),
+    Setting(
+        "ml1m_no_position", "autoint_plus", "pipelines/ml1m_attributes.yaml", "made:ml1m_attributes",
+        ("data.columns.position.roles=[]",),
+    ),
+    Setting("beauty", "din", "pipelines/amazon_beauty_din.yaml", BEAUTY),
+    Setting("beauty", "mean", "pipelines/amazon_beauty_din.yaml", BEAUTY, ("model.pooling=mean",)),
+)  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """The repository's own recsys, whatever is installed."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def data_of(setting: Setting, root: Path) -> Path:
+    """Folder of the setting's log; a made one is written where it isn't there."""
+    kind, _, name = setting.data.rpartition(":")
+    if not kind:
+        return root / name
+    folder = LOGS / name
+    if not folder.exists():
+        aside = folder.with_name(f"{name}.partial")
+        aside.mkdir(parents=True, exist_ok=True)
+        if kind == "synth":
+            write_synthetic(name, aside)
+        else:
+            MADE[name](root, aside)
+        aside.rename(folder)
+    return folder
+
+
+def write_synthetic(name: str, folder: Path) -> None:
+    """Write the log of ``data/synth_NAME.yaml``."""
+    source = ROOT / f"data/synth_{name}.yaml"
+    command = [sys.executable, "-m", "recsys", "synth", str(source), "--output", str(folder)]
+    subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL)
+
+
+def _ml1m_attributes(root: Path, folder: Path) -> None:
+    """MovieLens-1M with ``position`` scaled within the user: 0 for the first rating, 1 for the last."""
+    parts = {part: pl.read_parquet(root / ML1M / f"{part}.parquet") for part in PARTS}
+    last = pl.concat(parts.values()).group_by("user_id").agg(pl.col("position").max().clip(1).alias("last"))
+    for part, rows in parts.items():
+        joined = rows.join(last, on="user_id", how="left", maintain_order="left")
+        scaled = joined.with_columns(pl.col("position") / pl.col("last")).drop("last")
+        scaled.write_parquet(folder / f"{part}.parquet")
+
+
+MADE: dict[str, Callable[[Path, Path], None]] = {"ml1m_attributes": _ml1m_attributes}
