@@ -5,7 +5,7 @@ it: the published method, a dense model of narrower vectors and layers, and the 
 magnitude after training. Every run selects its epoch on validation rows; AUCs are those of test rows.
 Memory and bundle bytes are those of a plan of 200,000 values, 16 wide, in int8.
 
-    python benchmarks/sparsity.py DATA [--quick] [--seeds 3] [--kept]
+    python benchmarks/sparsity.py DATA [--quick] [--seeds 3] [--kept] [--case NAME]
 
 DATA holds Frappe_x1's train.parquet, valid.parquet and test.parquet. Trainings are cells: a study that was
 cut off goes on where it stopped. ``--quick`` trains nothing; ``--kept`` neither, but writes a result of the
@@ -54,8 +54,8 @@ from recsys.training.sparsity.units import Units
 from recsys.training.tables_of import build_tables
 from recsys.training.train import train
 
-VERSION, SPARSE_VERSION = 1, 2
-"""Raised by hand when the code under a cell changes what comes out; of sparse trainings apart."""
+VERSIONS = {"whole": 1, "structured": 3, "dsl": 2}
+"""Raised by hand when the code under a cell changes what comes out: without sparsity, and of each method."""
 ROOT = Path(__file__).resolve().parents[1]
 RUN_FILE = "pipelines/frappe_x1.yaml"
 OURS = {"pieces": 5, "interval": 25, "updates": 12}
@@ -83,9 +83,13 @@ def trained(case: str, seed: int, data: Path, *, only_kept: bool) -> dict[str, A
     """Figures of one training on Frappe_x1, kept."""
     changes = {**CASES[case], "train.seed": seed}
     settings = {"run_file": read_yaml(ROOT / RUN_FILE), "changes": changes}
-    version = SPARSE_VERSION if "train.sparsity" in changes else VERSION
-    settings |= {"data": "frappe_x1", "version": version}
+    settings |= {"data": "frappe_x1", "version": _version(changes)}
     return cell("sparsity", settings, lambda: _train(case, changes, data), only_kept=only_kept)
+
+
+def _version(changes: Mapping[str, Any]) -> int:
+    sparsity = changes.get("train.sparsity")
+    return VERSIONS["whole" if sparsity is None else sparsity.get("method", "structured")]
 
 
 def _train(case: str, changes: Mapping[str, Any], data: Path) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def _train(case: str, changes: Mapping[str, Any], data: Path) -> dict[str, Any]:
     config = load_config(ROOT / RUN_FILE, data=data, output=work / "frappe", overrides=overrides)
     run_chain(ROOT / RUN_FILE, data=data, output=work / "frappe", until="prepare")
     dataset = Dataset.load(work / "frappe" / "dataset")
-    folder = work / f"{case}-{changes['train.seed']}-v{SPARSE_VERSION}"
+    folder = work / f"{case}-{changes['train.seed']}-v{_version(changes)}"
     train(
         dataset,
         folder,
@@ -160,8 +164,8 @@ def _magnitude(run: Run, density: float) -> float:
 def latency_share(*, alone: bool = False) -> Spread:
     """Seconds of a dense part cut to a fifth over those of the whole one: one core, a batch of 512.
 
-    ``alone``: of the perceptron, without the attention beside it, which stays whole. Layers are narrowed
-    alike, as widths do not have to be learnt to be timed.
+    ``alone``: of the perceptron, without the attention beside it. Layers are narrowed alike, and keep one
+    head of two, as widths do not have to be learnt to be timed.
     """
     config = load_config(ROOT / RUN_FILE)
     name, options = config.model.name, config.model.options
@@ -278,14 +282,17 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=len(SEEDS), help="trainings of each case")
     arguments.add_argument("data", type=Path, metavar="DATA", help="folder of Frappe_x1's three files")
     arguments.add_argument("--kept", action="store_true", help="sum up what has been trained")
+    arguments.add_argument("--case", choices=list(CASES), help="train this case alone, and write no result")
     chosen = arguments.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
     for seed in SEEDS[: chosen.seeds]:
-        for case in CASES:
+        for case in [chosen.case] if chosen.case else CASES:
             figures = trained(case, seed, chosen.data, only_kept=chosen.quick or chosen.kept)
             if figures is not None:
                 found.setdefault(case, []).append(figures)
                 print(f"{case}, seed {seed}: test AUC {figures['test_auc']:.5f}", flush=True)
+    if chosen.case:
+        return
     with tempfile.TemporaryDirectory() as work:
         shares = sizes(Path(work))
     figures, spread = _summary(found)

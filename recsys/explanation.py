@@ -41,8 +41,9 @@ class Explanation:
     """Fields that attend to each other, in the order of the maps; empty for DIN."""
     average: pl.DataFrame
     """AutoInt: ``layer``, ``head`` (both from 1), ``from``, ``to``, ``weight``; weights of one ``from``
-    sum to 1. DIN: ``history``, ``position`` (1 is the newest event), ``events``, ``weight``, and
-    ``deviation``, the weights' standard deviation."""
+    sum to 1, or are 0 for heads that a layer has lost and another has not. DIN:
+    ``history``, ``position`` (1 is the newest event), ``events``, ``weight``, and ``deviation``, the
+    weights' standard deviation."""
 
     def maps(self) -> NDArray[np.float64]:
         """AutoInt's mean maps, ``[layers, heads, M, M]``; raises ConfigError for another model."""
@@ -50,6 +51,12 @@ class Explanation:
             raise ConfigError(f"{self.model} weighs events, its fields do not attend to each other")
         shape = (*self.average.select(pl.col("layer", "head").max()).row(0), *(2 * [len(self.fields)]))
         return self.average["weight"].to_numpy().reshape(shape)
+
+    def mean_map(self) -> NDArray[np.float64]:
+        """Mean ``[M, M]`` of AutoInt's maps over all layers and heads that there are."""
+        maps = self.maps()
+        found: NDArray[np.float64] = maps.sum((0, 1)) / maps.any((2, 3)).sum()
+        return found
 
 
 def explain(

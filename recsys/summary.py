@@ -209,7 +209,7 @@ def show_explanation(found: Explanation, most: int = 10) -> None:
     if found.fields:
         from recsys.report.attention_report import strongest_pairs
 
-        mean = found.maps().mean((0, 1))
+        mean = found.mean_map()
         table = _table("from", "to", "#attention", "#times an even share")
         for looking, seen in strongest_pairs(mean, most):
             weight = float(mean[looking, seen])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -80,6 +81,7 @@ class AutoInt(nn.Module):
     """
 
     Config: type[ModelConfig] = AutoIntConfig
+    HEADS: ClassVar[Mapping[str, str]] = {"attention.layers": "attention.head.linear"}
 
     def __init__(self, config: AutoIntConfig, layout: Layout, *, generator: torch.Generator) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ class MapsFields(Protocol):
 
     def attention_maps(self, inputs: Inputs) -> Tensor:
         """``[B, layers, heads, M, M]``: how much the first field of a pair takes of the second; sums to 1
-        over the second."""
+        over the second. Zeros for heads that a layer has lost."""
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,7 +12,12 @@ from torch.nn import functional
 
 from recsys.models.dropout import Dropout
 from recsys.models.initialise import xavier_normal
-from recsys.models.interacting_blocks import LayerTensors, attention_in_blocks, interact_in_blocks
+from recsys.models.interacting_blocks import (
+    LayerTensors,
+    attention_in_blocks,
+    interact_in_blocks,
+    masked_output,
+)
 from recsys.models.linear import Precision, product
 
 Residual = Literal["projected", "identity", "none"]
@@ -38,6 +44,8 @@ class InteractingLayer(nn.Module):
     """
 
     precision: Precision = "fp32"
+    mask: Tensor | None = None
+    """``[heads]``, 0 for a head that is out, while it is tried which ones to keep."""
 
     def __init__(
         self,
@@ -53,20 +61,32 @@ class InteractingLayer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.heads, self.outputs = heads, heads * head_dim
-        self.projected = residual == "projected" or (residual == "identity" and inputs != self.outputs)
-        self.identity = residual == "identity" and not self.projected
+        width = heads * head_dim
+        self.head_dim = head_dim
+        projected = residual == "projected" or (residual == "identity" and inputs != width)
+        self.parts = 4 if projected else 3
+        """Matrices that are one: of queries, keys, values, and perhaps the residual."""
+        self.identity = residual == "identity" and not projected
         self.factor = 1 / math.sqrt(head_dim) if scale else 1.0
-        columns = (4 if self.projected else 3) * self.outputs
-        self.projection = nn.Parameter(torch.empty(columns, inputs))
-        self.bias = nn.Parameter(torch.empty(columns)) if projection_relu else None
-        self.norm = nn.LayerNorm(self.outputs) if layer_norm else None
+        self.projection = nn.Parameter(torch.empty(self.parts * width, inputs))
+        self.bias = nn.Parameter(torch.empty(self.parts * width)) if projection_relu else None
+        self.norm = nn.LayerNorm(width) if layer_norm else None
         self.norm_last = layer_norm and norm_last
         self.dropout = Dropout(dropout) if dropout else None
 
+    @property
+    def outputs(self) -> int:
+        """Width of the output."""
+        return self.projection.shape[0] // self.parts
+
+    @property
+    def heads(self) -> int:
+        """Heads there are; fewer than were built where some have been cut."""
+        return self.outputs // self.head_dim
+
     def initialise(self, generator: torch.Generator) -> None:
         """Draw queries, keys, values and residual as matrices of their own."""
-        for part in self.projection.chunk(self.projection.shape[0] // self.outputs):
+        for part in self.projection.chunk(self.parts):
             xavier_normal(part, generator)
         if self.bias is not None:
             self.bias.zero_()
@@ -83,10 +103,21 @@ class InteractingLayer(nn.Module):
             norm_weight=None if self.norm is None else self.norm.weight,
             norm_bias=None if self.norm is None else self.norm.bias,
             keep=keep,
+            mask=self._mask_of_columns(),
+            heads=self.heads,
+            width=self.outputs,
             rescale=rescale,
             identity=self.identity,
             norm_last=self.norm_last,
         )
+
+    def mask_heads(self, mask: Tensor) -> Callable[[], None]:
+        """Multiply what heads give by a mask ``[heads]``; returns what undoes that."""
+        self.mask = mask
+        return lambda: setattr(self, "mask", None)
+
+    def _mask_of_columns(self) -> Tensor | None:
+        return None if self.mask is None else self.mask.repeat_interleave(self.head_dim)
 
     def _scaled(self, parameter: Tensor) -> Tensor:
         """The projection or its bias, with the scores' scale moved into the queries."""
@@ -97,10 +128,10 @@ class InteractingLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, M, inputs]`` to ``[B, M, outputs]``, in one piece."""
-        heads = (self.heads, self.outputs // self.heads)
+        heads = (self.heads, self.head_dim)
         bias = None if self.bias is None else self._scaled(self.bias)
         together = product(x, self._scaled(self.projection), bias, self.precision, relu=bias is not None)
-        parts = torch.chunk(together, 4 if self.projected else 3, -1)
+        parts = torch.chunk(together, self.parts, -1)
         query, key, value = (part.reshape(*x.shape[:2], *heads).transpose(1, 2) for part in parts[:3])
         if self.precision == "bf16" and not torch.compiler.is_exporting():
             query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
@@ -109,14 +140,22 @@ class InteractingLayer(nn.Module):
             weights = self.dropout(weights)
         mixed = (weights.to(value.dtype) @ value).to(x.dtype)
         mixed = mixed.transpose(1, 2).reshape(*x.shape[:2], self.outputs)
-        if self.projected:
+        if self.parts == 4:
             mixed = mixed + parts[3]
         elif self.identity:
             mixed = mixed + x
+        return self._finished(mixed)
+
+    def _finished(self, mixed: Tensor) -> Tensor:
+        """Norm, ReLU and mask of mixed values plus residual."""
+        weight, bias = (None, None) if self.norm is None else (self.norm.weight, self.norm.bias)
+        mask = self._mask_of_columns()
+        if mask is not None:
+            return masked_output(mixed, mask, weight, bias, norm_last=self.norm_last)
         if self.norm_last:
             mixed = functional.relu(mixed)
-        if self.norm is not None:
-            mixed = self.norm(mixed)
+        if weight is not None:
+            mixed = functional.layer_norm(mixed, weight.shape, weight, bias)
         return mixed if self.norm_last else functional.relu(mixed)
 
 
@@ -158,7 +197,7 @@ class InteractingLayers(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs = heads * head_dim
-        self.heads = heads
+        """Width of the output, as built."""
         self.layers = nn.ModuleList(
             InteractingLayer(
                 inputs if layer == 0 else self.outputs,
@@ -177,18 +216,14 @@ class InteractingLayers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, M, inputs]`` to ``[B, M, outputs]``."""
         if x.device.type == "cpu" and not torch.compiler.is_exporting():
-            return interact_in_blocks(
-                x, self._tensors(x), heads=self.heads, width=self.outputs, precision=self.precision
-            )
+            return interact_in_blocks(x, self._tensors(x), self.precision)
         for layer in self._layers():
             x = layer(x)
         return x
 
     def attention(self, x: Tensor) -> Tensor:
-        """Attention weights of ``x [B, M, inputs]``: ``[B, layers, heads, M, M]``."""
-        return attention_in_blocks(
-            x, self._tensors(x), heads=self.heads, width=self.outputs, precision=self.precision
-        )
+        """Attention weights of ``x [B, M, inputs]``: ``[B, layers, heads, M, M]``, zeros for heads cut."""
+        return attention_in_blocks(x, self._tensors(x), self.precision)
 
     def _tensors(self, x: Tensor) -> list[LayerTensors]:
         rows, fields = x.shape[:2]

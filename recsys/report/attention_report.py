@@ -55,11 +55,11 @@ def _body(found: Explanation, log: str) -> Iterator[str]:
 def _keys(found: Explanation) -> Iterator[str]:
     yield key_figure("rows", f"{found.rows:,}")
     if found.fields:
-        layers, heads = found.maps().shape[:2]
+        heads = found.maps().any((2, 3)).sum(1).tolist()
         yield key_figure(
             "fields", str(len(found.fields)), f"all alike would be {1 / len(found.fields):.1%}"
         )
-        yield key_figure("layers", str(layers), f"of {heads} heads each")
+        yield key_figure("layers", str(len(heads)), f"of {', '.join(map(str, heads))} heads")
         return
     for (history,), part in found.average.group_by("history", maintain_order=True):
         yield key_figure(str(history), f"{part['events'].sum():,}", "events")
@@ -75,13 +75,13 @@ def _section(title: str, about: str, *content: str) -> Iterator[str]:
 
 
 def _fields(found: Explanation) -> Iterator[str]:
-    maps = found.maps()
-    kept = _most_seen(maps)
+    maps, overall = found.maps(), found.mean_map()
+    kept = _most_seen(overall)
     names = [found.fields[at] for at in kept]
     if len(names) < len(found.fields):
         yield notes([f"Maps show the {len(names)} fields of {len(found.fields)} that are looked at most."])
     shown = maps[:, :, kept][..., kept]
-    mean = shown.mean((0, 1))
+    mean = overall[kept][:, kept]
     yield from _section(
         "All layers and heads",
         _HOW_TO_READ,
@@ -91,22 +91,22 @@ def _fields(found: Explanation) -> Iterator[str]:
         "Pairs of fields",
         "The pairs with the largest weight, averaged over layers and heads; a field's look at itself is on "
         "the map's diagonal.",
-        card("", _pairs(maps.mean((0, 1)), found.fields)),
+        card("", _pairs(overall, found.fields)),
     )
     full = float(shown.max())
     for number, layer in enumerate(shown, 1):
         small = [
             figure(f"Head {head}", heatmap(names, each, full, width=_SMALL, hints=len(names) <= 20))
             for head, each in enumerate(layer, 1)
+            if each.any()
         ]
         about = f"Colours mean the same in all of these maps: the strongest is {full:.0%}."
         yield from _section(f"Layer {number}", about, f'<div class="charts">{"".join(small)}</div>')
 
 
-def _most_seen(maps: NDArray[np.float64]) -> list[int]:
+def _most_seen(mean: NDArray[np.float64]) -> list[int]:
     """The fields that get the most attention, in their own order."""
-    seen = maps.mean((0, 1)).sum(0)
-    return sorted(np.argsort(-seen, kind="stable")[:MOST_FIELDS].tolist())
+    return sorted(np.argsort(-mean.sum(0), kind="stable")[:MOST_FIELDS].tolist())
 
 
 def strongest_pairs(mean: NDArray[np.float64], most: int) -> list[tuple[int, int]]:

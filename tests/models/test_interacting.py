@@ -27,10 +27,13 @@ SETTINGS: list[dict[str, Any]] = [
     {"layer_norm": True, "norm_last": True, "scale": True, "projection_relu": True, "dropout": 0.3},
     {"residual": "none", "projection_relu": True},
     {"residual": "identity", "layer_norm": True, "norm_last": True},
+    {"masked": True},
+    {"masked": True, "layer_norm": True, "scale": True, "dropout": 0.3},
+    {"masked": True, "layer_norm": True, "norm_last": True, "projection_relu": True},
 ]
 
 
-def stack_of(dtype: torch.dtype, **settings: Any) -> InteractingLayers:
+def stack_of(dtype: torch.dtype, *, masked: bool = False, **settings: Any) -> InteractingLayers:
     stack = InteractingLayers(5, 3, 2, 4, **settings)
     generator = torch.Generator().manual_seed(1)
     initialise(stack, generator)
@@ -38,6 +41,8 @@ def stack_of(dtype: torch.dtype, **settings: Any) -> InteractingLayers:
         for name, parameter in stack.named_parameters():
             if "norm" in name or "bias" in name:
                 parameter.normal_(generator=generator)
+    for layer in stack.layers if masked else ():
+        layer.mask_heads(torch.tensor([1.0, 0.0], dtype=dtype, requires_grad=True))  # type: ignore[operator]
     return stack.to(dtype)
 
 
@@ -47,7 +52,11 @@ def draw(*shape: int, dtype: torch.dtype, seed: int = 2) -> Tensor:
 
 def gradients(stack: InteractingLayers, x: Tensor, result: Tensor) -> list[Tensor]:
     weights = draw(*result.shape, dtype=result.dtype, seed=3)
-    return list(torch.autograd.grad((result * weights).sum(), [x, *stack.parameters()]))
+    return list(torch.autograd.grad((result * weights).sum(), [x, *stack.parameters(), *masks_of(stack)]))
+
+
+def masks_of(stack: InteractingLayers) -> list[Tensor]:
+    return [layer.mask for layer in stack.layers if layer.mask is not None]  # type: ignore[misc]
 
 
 def in_one_piece(stack: InteractingLayers, x: Tensor) -> Tensor:
@@ -86,7 +95,7 @@ def test_blocks_equal_one_piece(
 def test_gradient_is_the_numerical_one(settings: dict[str, Any], fields: int) -> None:
     stack = stack_of(torch.float64, **settings).eval()
     x = draw(2, fields, 5, dtype=torch.float64).requires_grad_()
-    parameters = tuple(stack.parameters())
+    parameters = (*stack.parameters(), *masks_of(stack)[-1:])
     assert torch.autograd.gradcheck(lambda x, *_: stack(x), (x, *parameters), fast_mode=True)
 
 

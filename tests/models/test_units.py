@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,8 +12,12 @@ from recsys.models.units import fit_units, hidden_layers
 from tests.models.made import layouts, make_inputs
 
 LAYOUT = layouts("dnn")["mixed"]
-PRUNABLE = ("dnn", "deepfm", "dcnv2", "finalmlp", "autoint_plus", "din")
-OPTIONS = {"finalmlp": {"hidden_1": [40, 30], "hidden_2": [20, 20]}}
+PRUNABLE = ("dnn", "deepfm", "dcnv2", "finalmlp", "autoint", "autoint_plus", "din")
+OPTIONS: dict[str, Any] = {
+    "finalmlp": {"hidden_1": [40, 30], "hidden_2": [20, 20]},
+    "autoint": {"heads": 5, "head_dim": 4, "layer_norm": True, "projection_relu": True},
+    "autoint_plus": {"heads": 4, "head_dim": 3, "layer_norm": True, "norm_place": "after_relu"},
+}
 
 
 @pytest.mark.parametrize("model", PRUNABLE)
@@ -20,8 +26,7 @@ def test_a_cut_model_is_the_masked_one(model: str) -> None:
     inputs = make_inputs(LAYOUT, 9, 4)
     for layer, same in zip(hidden_layers(whole), hidden_layers(cut), strict=True):
         kept = torch.randperm(layer.width, generator=torch.Generator().manual_seed(1))[: layer.width // 3]
-        mask = torch.zeros(layer.width).index_fill(0, kept, 1.0)
-        layer.output.register_forward_hook(lambda m, i, output, mask=mask: output * mask)
+        layer.mask(torch.zeros(layer.width).index_fill(0, kept, 1.0))
         same.keep(kept.sort().values)
         assert same.width == layer.width // 3
     with torch.no_grad():
@@ -39,6 +44,13 @@ def test_a_fresh_model_takes_the_shapes_of_a_saved_one(model: str) -> None:
     inputs = make_inputs(LAYOUT, 5, 4)
     with torch.no_grad():
         assert torch.equal(fresh.eval()(inputs), saved.eval()(inputs))
+
+
+def test_what_a_layer_adds_its_input_to_keeps_its_heads() -> None:
+    """The last of three layers reads columns of the first, which add up: none can go."""
+    options = {"heads": 2, "head_dim": 3, "residual": "identity"}
+    assert not hidden_layers(build_model("autoint", options, LAYOUT, seed=1))
+    assert len(hidden_layers(build_model("autoint", {**options, "layers": 1}, LAYOUT, seed=1))) == 1
 
 
 def test_models_without_perceptrons_have_no_units() -> None:

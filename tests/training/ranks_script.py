@@ -17,6 +17,9 @@ from recsys.training.train import train
 from tests.training.made import compressed_plan, made_plan, shared_plan
 from tests.training.retrieval_cases import train_towers
 
+AUTOINT_PLUS: dict[str, object] = {
+    "name": "autoint_plus", "layers": 2, "heads": 3, "head_dim": 4, "layer_norm": True, "hidden": [16, 8],
+}  # fmt: skip
 CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     "autoint-dense": ({"name": "autoint", "layers": 2}, "dense"),
     "autoint-fused": ({"name": "autoint", "layers": 2}, "fused"),
@@ -42,7 +45,7 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         {"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"},
         "dense",
     ),
-    "sparse-autoint_plus-dense": ({"name": "autoint_plus", "layers": 1, "hidden": [16, 8]}, "dense"),
+    "sparse-autoint_plus-dense": (AUTOINT_PLUS, "dense"),
     "sparse-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
     "dsl-din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "dense"),
     "shared-autoint-fused-l2_rows": ({"name": "autoint", "layers": 1}, "fused"),

@@ -18,15 +18,22 @@ from recsys.config import TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import UpdatePath
 from recsys.errors import ConfigError
+from recsys.models import build_model
 from recsys.models.units import hidden_layers
 from recsys.training.distributed import distributed
 from recsys.training.export import export
+from recsys.training.layout import layout_of
 from recsys.training.loaded import load_trained
 from recsys.training.run_folder import Run
+from recsys.training.sparsity.size import Size
 from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
 
 DNN = {"name": "dnn", "hidden": [48, 32], "dropout": 0.1}
+HEADS = {
+    "name": "autoint_plus", "layers": 2, "heads": 4, "head_dim": 3, "layer_norm": True, "scale": True,
+    "attention_dropout": 0.1, "hidden": [24],
+}  # fmt: skip
 BOTH = {"budget": 0.5, "dense": 0.5, "tables": 0.4, "pieces": 2, "interval": 5, "updates": 4}
 PUBLISHED = {"budget": 0.3, "method": "dsl", "interval": 5, "updates": 4, "drop": 0.5}
 DENSE_ONLY = {"budget": 0.3, "dense": 0.3, "tables": 1.0, "interval": 5, "updates": 4}
@@ -124,16 +131,46 @@ def test_weights_bundle_and_moments_of_units_that_are_out_are_gone(
     assert (widths[1], widths[0]) in {tuple(array.dims) for array in graph.initializer}
 
 
+def test_heads_that_are_out_are_gone(dataset: Dataset, tmp_path: Path) -> None:
+    """From checkpoint, moments, graph and multiplications; what is left scores in the graph as in torch."""
+    small = _train(dataset, tmp_path / "small", DENSE_ONLY, model=HEADS)
+    model = load_trained(small.folder).model
+    heads = [layer.width for layer in hidden_layers(model)[:2]]
+    assert 2 <= sum(heads) < 8
+    whole = build_model(
+        small.file.model, small.file.options, layout_of(dataset.features, small.plan), seed=1
+    )
+    size = Size(whole, hidden_layers(whole))
+    assert size.fits([layer.width for layer in hidden_layers(model)], 0.3)
+    assert small.result.parameters <= 0.3 * size.whole
+    saved = _tensors(_checkpoint(small, 30))
+    shape = (4 * 3 * heads[1], 3 * heads[0])
+    matrix = "attention.layers.layers.1.projection"
+    assert saved[f"model.{matrix}"].shape == saved[f"optimiser.dense.{matrix}.exp_avg"].shape == shape
+    export(small, tmp_path / "bundle")  # compares the graph's scores with the model's
+    stored = {
+        tuple(array.dims) for array in onnx.load(tmp_path / "bundle" / "dense.onnx").graph.initializer
+    }
+    assert stored & {shape, shape[::-1]}
+
+
 @pytest.mark.parametrize("step", [8, 24], ids=["exploring", "settled"])
 @pytest.mark.parametrize(
-    ("sparsity", "path"), [(BOTH, "dense"), (BOTH, "fused"), (PUBLISHED, "dense")], ids=str
+    ("sparsity", "model", "path"),
+    [(BOTH, DNN, "dense"), (BOTH, DNN, "fused"), (PUBLISHED, DNN, "dense"), (BOTH, HEADS, "dense")],
+    ids=["both-dense", "both-fused", "published", "heads"],
 )
 def test_a_resumed_run_goes_on_to_the_bit(
-    dataset: Dataset, tmp_path: Path, sparsity: dict[str, Any], path: UpdatePath, step: int
+    dataset: Dataset,
+    tmp_path: Path,
+    sparsity: dict[str, Any],
+    model: dict[str, Any],
+    path: UpdatePath,
+    step: int,
 ) -> None:
-    whole = _train(dataset, tmp_path / "whole", sparsity, path=path)
+    whole = _train(dataset, tmp_path / "whole", sparsity, model=model, path=path)
     parts = _stopped_at(whole, tmp_path / "parts", step)
-    resumed = _train(dataset, parts, sparsity, path=path, resume=True)
+    resumed = _train(dataset, parts, sparsity, model=model, path=path, resume=True)
     _require_equal(*(_checkpoint(run, 30) for run in (whole, resumed)))
     kept = [run.metrics.select(pl.selectors.starts_with("density/")) for run in (whole, resumed)]
     assert kept[0].equals(kept[1])
@@ -167,8 +204,8 @@ SHORT = {"interval": 5, "updates": 2}
         ),
         (
             {"budget": 0.3, "dense": 0.3, "tables": 1.0, "interval": 5, "updates": 2},
-            {"name": "autoint"},
-            "no hidden units to drop",
+            {"name": "fm"},
+            "no hidden units or heads to drop",
         ),
         ({"budget": 0.01, "tables": 1.0, "interval": 5, "updates": 2}, DNN, "is used up by one of them"),
         ({**BOTH, "pieces": 3}, DNN, "expected a multiple of the 3"),

@@ -1,4 +1,4 @@
-"""Which hidden units a model keeps: masked while that is explored, then cut for good.
+"""Which hidden units and heads a model keeps: masked while that is explored, then cut for good.
 
 While units are explored, a mask multiplies each layer's activations. The gradient of a unit's mask is
 what the loss, to first order, gains or loses by the unit (Molchanov et al. 2019): the sum of its squares
@@ -9,17 +9,18 @@ the units they keep, and nothing of the others is left in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recsys.errors import ConfigError
-from recsys.models.units import Cut, HiddenLayer, hidden_layers
+from recsys.models.axes import Cut, HiddenLayer
+from recsys.models.units import hidden_layers
 from recsys.sparsity_settings import SparsitySettings
 from recsys.training.sparsity.schedule import dense_density, drop_share, shares
+from recsys.training.sparsity.size import Size
 
 
 class Units:
@@ -37,9 +38,8 @@ class Units:
     def __init__(self, model: nn.Module, settings: SparsitySettings, optimizer: Optimizer | None) -> None:
         self._settings, self._optimizer = settings, optimizer
         self._layers = hidden_layers(model)
-        self._shapes = _shapes(model, self._layers)
+        self._size = Size(model, self._layers)
         self._full = [layer.width for layer in self._layers]
-        self._total = self._parameters(self._full)
         self._require_reachable(type(model).__name__)
         device = next(model.parameters()).device
         first = self._widths(settings.start)
@@ -48,10 +48,7 @@ class Units:
             for full, width in zip(self._full, first, strict=True)
         ]
         self._promise = [torch.zeros(full, device=device) for full in self._full]
-        self._hooks = [
-            layer.output.register_forward_hook(_masking(mask))
-            for layer, mask in zip(self._layers, self._masks, strict=True)
-        ]
+        self._unmask = [layer.mask(mask) for layer, mask in zip(self._layers, self._masks, strict=True)]
 
     @property
     def measured(self) -> list[Tensor]:
@@ -69,7 +66,7 @@ class Units:
     def densities(self) -> dict[str, float]:
         """Share of the dense part's parameters that is kept, and of each layer's units."""
         widths = self._kept()
-        found = {"dense": self._parameters(widths) / self._total}
+        found = {"dense": self._size.parameters(widths) / self._size.whole}
         for layer, width, full in zip(self._layers, widths, self._full, strict=True):
             found[f"dense/{layer.name}"] = width / full
         return found
@@ -114,7 +111,8 @@ class Units:
                 _exchanged(held, promise, width, share)
                 for held, promise, width in zip(active, self._promise, self._widths(density), strict=True)
             ]
-        cost = torch.cat([promise.new_full(promise.shape, c) for promise, c in self._costs()])
+        costs = self._size.costs(self._kept())
+        cost = torch.cat([p.new_full(p.shape, c) for p, c in zip(self._promise, costs, strict=True)])
         held, promise = torch.cat(active), torch.cat(self._promise) / cost
         grown = _highest(promise, ~held & (promise > 0), int(share * int(held.sum())))
         order = torch.where(held, promise, torch.inf).argsort(stable=True)[: int(held.sum())]
@@ -123,25 +121,15 @@ class Units:
         def after(dropped: int) -> list[Tensor]:
             kept = held | grown
             kept[order[:dropped]] = False
-            parts = torch.split(kept, split)
-            return [_never_empty(part, old) for part, old in zip(parts, active, strict=True)]
+            parts = zip(torch.split(kept, split), active, self._promise, strict=True)
+            return [_never_empty(*part) for part in parts]
 
         low, high = 0, len(order)
         while low < high:
             middle = (low + high) // 2
-            fits = self._parameters([int(part.sum()) for part in after(middle)]) <= density * self._total
+            fits = self._size.fits([int(part.sum()) for part in after(middle)], density)
             low, high = (low, middle) if fits else (middle + 1, high)
         return after(low)
-
-    def _costs(self) -> list[tuple[Tensor, float]]:
-        """Parameters that a unit of each layer holds now, beside the layer's promises."""
-        widths = self._kept()
-        now = self._parameters(widths)
-        found = []
-        for number, promise in enumerate(self._promise):
-            less = [width - (other == number) for other, width in enumerate(widths)]
-            found.append((promise, float(now - self._parameters(less))))
-        return found
 
     def _widths(self, density: float) -> list[int]:
         """Units of each layer at a density by the layers' shapes alone."""
@@ -154,31 +142,21 @@ class Units:
         def widths(kept: Sequence[float]) -> list[int]:
             return [max(1, int(share * full)) for share, full in zip(kept, self._full, strict=True)]
 
-        target = density * self._total
-        return widths(shares(weights, lambda kept: self._parameters(widths(kept)), target))
-
-    def _parameters(self, widths: Sequence[int]) -> int:
-        """Parameters of the whole dense part with these widths."""
-        total = 0
-        for shape, places in self._shapes:
-            size = 1
-            for dim, length in enumerate(shape):
-                layer = places.get(dim)
-                size *= length if layer is None else length - self._full[layer] + widths[layer]
-            total += size
-        return total
+        target = density * self._size.whole
+        return widths(shares(weights, lambda kept: self._size.parameters(widths(kept)), target))
 
     def _require_reachable(self, model: str) -> None:
         if not self._layers:
             raise ConfigError(
-                f"train.sparsity: {model} has no hidden units to drop; set train.sparsity.dense to 1"
+                f"train.sparsity: {model} has no hidden units or heads to drop; set train.sparsity.dense "
+                "to 1"
             )
-        least = self._parameters([1] * len(self._layers)) / self._total
+        least = self._size.parameters([1] * len(self._layers)) / self._size.whole
         if least > self._settings.dense_density:
             raise ConfigError(
-                f"train.sparsity: a share of {least:.3f} of {model}'s {self._total:,} dense parameters "
-                f"stays when every layer keeps one unit, more than {self._settings.dense_density:g}; raise "
-                "train.sparsity.dense"
+                f"train.sparsity: a share of {least:.3f} of {model}'s {self._size.whole:,} dense "
+                "parameters stays when every layer keeps one unit, more than "
+                f"{self._settings.dense_density:g}; raise train.sparsity.dense"
             )
 
     def _forget(self, layer: HiddenLayer, units: Tensor) -> None:
@@ -186,10 +164,9 @@ class Units:
         if not len(units):
             return
         for axis in layer.axes:
-            tensor = axis.tensor
-            before = tensor.shape[axis.dim] - layer.width
-            for value in self._state(tensor, tensor.shape).values():
-                value.index_fill_(axis.dim, before + units, 0)
+            entries = axis.entries(layer.width, units)
+            for value in self._state(axis.tensor, axis.tensor.shape).values():
+                value.index_fill_(axis.dim, entries, 0)
 
     def _state(self, parameter: Tensor, shape: torch.Size) -> dict[str, Tensor]:
         """The optimiser's state of a parameter, of that shape."""
@@ -211,22 +188,9 @@ class Units:
         self._detach()
 
     def _detach(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._masks, self._promise, self._hooks = [], [], []
-
-
-def _shapes(model: nn.Module, layers: Sequence[HiddenLayer]) -> list[tuple[torch.Size, Mapping[int, int]]]:
-    """Shape of every parameter, and which of its dimensions counts the units of which layer."""
-    places: dict[int, dict[int, int]] = {}
-    for number, layer in enumerate(layers):
-        for axis in layer.axes:
-            places.setdefault(id(axis.tensor), {})[axis.dim] = number
-    return [(parameter.shape, places.get(id(parameter), {})) for parameter in model.parameters()]
-
-
-def _masking(mask: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    return lambda module, inputs, output: output * mask
+        for unmask in self._unmask:
+            unmask()
+        self._masks, self._promise, self._unmask = [], [], []
 
 
 def _highest(scores: Tensor, among: Tensor, count: int) -> Tensor:
@@ -244,9 +208,6 @@ def _exchanged(held: Tensor, promise: Tensor, width: int, share: float) -> Tenso
     return grown | _highest(promise, held, width - int(grown.sum()))
 
 
-def _never_empty(kept: Tensor, before: Tensor) -> Tensor:
-    """A layer keeps one unit at least: the first it had."""
-    if not kept.any():
-        kept = kept.clone()
-        kept[before.nonzero()[0]] = True
-    return kept
+def _never_empty(kept: Tensor, before: Tensor, promise: Tensor) -> Tensor:
+    """A layer keeps one unit at least: the best it had."""
+    return kept if kept.any() else _highest(promise, before, 1)
