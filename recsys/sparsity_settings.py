@@ -16,8 +16,8 @@ class SparsitySettings(BaseModel):
     """Share of all weights that the trained model keeps."""
     method: Literal["structured", "dsl"] = "structured"
     """``structured``: hidden units and attention heads, rows and pieces of rows, so that memory, bundle and
-    time shrink. ``dsl``: single weights by magnitude and gradient, as published (Wang et al. 2024); for study,
-    as it saves neither memory nor time, and no byte of the bundle."""
+    time shrink. ``dsl``: single weights by magnitude and gradient, as published (Wang et al. 2024); for
+    study, as it saves neither memory nor time, and no byte of the bundle."""
     dense: float | None = Field(default=None, gt=0, le=1)
     """Share of the dense part's weights that is kept; 1 leaves it alone. Default: what ``tables`` leaves of
     the budget, or without both, as many weights as the tables keep, or all there are."""
