@@ -24,7 +24,8 @@ import numpy as np
 import polars as pl
 import torch
 from cells import CELLS, cell
-from harness import Spread, finish, interleaved, parser
+from harness import RESULTS, Spread, finish, interleaved, parser
+from sparsity_pictures import draw
 
 from recsys import run as run_chain
 from recsys.config import PlanSettings, RunConfig, TrainSettings, load_config
@@ -132,8 +133,15 @@ def _figures(run: Run, config: RunConfig) -> dict[str, Any]:
         "steps": run.result.steps,
         "train_seconds": run.result.seconds,
         "widths": widths,
+        "densities": _densities(run),
         "bundle": _bundle_bytes(run),
     }
+
+
+def _densities(run: Run) -> dict[str, list[float]]:
+    """Shares that were kept after every update, by part, layer and vocabulary; empty without sparsity."""
+    kept = run.metrics.select("step", pl.selectors.starts_with("density/"))
+    return kept.drop_nulls().to_dict(as_series=False) if kept.width > 1 else {}
 
 
 def _batches(dataset: Dataset, settings: TrainSettings) -> Batches:
@@ -296,7 +304,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         shares = sizes(Path(work))
     figures, spread = _summary(found)
+    if not chosen.quick and "dense" in found:
+        _draw(found)
     finish("sparsity", shares | figures, quick=chosen.quick, spread=spread)
+
+
+def _draw(found: Mapping[str, list[dict[str, Any]]]) -> None:
+    """The pictures: each training's share of the dense run's weights against its AUC, and one over time."""
+    whole = _weights(found["dense"][0])
+    points: dict[str, list[tuple[float, float]]] = {}
+    for case, runs in found.items():
+        method = "dense" if case == "dense" else case.rpartition("_")[0]
+        sparse = CASES[case].get("train.sparsity", {})
+        for run in runs:
+            share = sparse["budget"] if sparse.get("method") == "dsl" else _weights(run) / whole
+            points.setdefault(method, []).append((share, run["test_auc"]))
+    points["magnitude"] = [(0.2, run["magnitude_20"]) for run in found["dense"]]
+    ours = found.get("ours_20", [{}])[0]
+    draw(points, ours.get("densities", {}), RESULTS)
+
+
+def _weights(run: Mapping[str, Any]) -> int:
+    return int(run["dense_parameters"] + run["table_parameters"])
 
 
 def _summary(found: Mapping[str, list[dict[str, Any]]]) -> tuple[dict[str, Any], dict[str, Spread]]:

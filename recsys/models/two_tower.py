@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from recsys.models.fields import EvenWidths, FieldVectors, commonest
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.linear import Linear
 from recsys.models.mlp import MLP
-from recsys.models.options import Activation, ModelConfig, Widths
+from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
 from recsys.schema import Side
 
+_SHORTEST = 1e-12
+"""Length up to which a vector counts as zeros."""
 QUERY_SIDES: tuple[Side, ...] = ("user", "context")
 """Sides whose features the query tower reads."""
 
@@ -73,6 +74,10 @@ class TwoTower(nn.Module):
     """
 
     Config = TwoTowerConfig
+    PERCEPTRONS: ClassVar[Perceptrons] = {
+        "query_tower.mlp": "query_tower.last",
+        "item_tower.mlp": "item_tower.last",
+    }
 
     def __init__(self, config: TwoTowerConfig, layout: Layout, *, generator: torch.Generator) -> None:
         super().__init__()
@@ -168,4 +173,8 @@ class Tower(nn.Module):
         return torch.cat([first, self._of_length_one(vectors[:, 1:])], 1)
 
     def _of_length_one(self, vectors: Tensor) -> Tensor:
-        return functional.normalize(vectors, dim=1) if self.normalise else vectors
+        if not self.normalise:
+            return vectors
+        lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        # zeros, of a value without a vector, have no direction: they stay, and so do their gradients
+        return vectors / torch.where(lengths > _SHORTEST, lengths, 1.0)

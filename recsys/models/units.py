@@ -32,7 +32,10 @@ def hidden_layers(model: nn.Module) -> list[HiddenLayer]:
 
 
 def _layers_of(model: nn.Module, name: str, reader: str | None) -> Iterator[HiddenLayer]:
-    perceptron = model.get_submodule(name)
+    owner, _, attribute = name.rpartition(".")
+    perceptron = getattr(model.get_submodule(owner), attribute)
+    if perceptron is None:  # built without hidden layers
+        return
     assert isinstance(perceptron, MLP)
     groups: list[list[tuple[str, nn.Module]]] = []
     for number, part in perceptron.layers.named_children():

@@ -7,6 +7,7 @@ from pathlib import Path
 from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import UpdatePath
+from recsys.sparsity_settings import SparsitySettings
 from recsys.training.train import train
 from tests.training.retrieval_log import made_retrieval_plan
 
@@ -14,6 +15,7 @@ RETRIEVAL_CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     "towers-dense": ({"negatives": 11, "query_hidden": [8], "item_hidden": [8]}, "dense"),
     "towers-fused": ({"negatives": 0}, "fused"),
     "towers-drawn": ({"negatives": 31, "in_batch": False}, "dense"),
+    "sparse-towers": ({"negatives": 11, "query_hidden": [8]}, "dense"),
 }
 SETTINGS = TrainSettings(
     epochs=12,
@@ -26,6 +28,7 @@ SETTINGS = TrainSettings(
     tables=TableOptimizer(dense="sgd", lr=0.5, fused_lr=0.1, init_std=0.1),
     dense=DenseOptimizer(name="sgd", lr=0.01),
 )
+SPARSE = SparsitySettings(budget=0.5, dense=0.7, tables=0.7, pieces=2, interval=5, updates=4)
 
 
 def train_towers(dataset: Dataset, output: Path) -> None:
@@ -36,5 +39,7 @@ def train_towers(dataset: Dataset, output: Path) -> None:
             output / name,
             model={"name": "two_tower", **options},
             plan=made_retrieval_plan(dataset, path),
-            settings=SETTINGS,
+            settings=SETTINGS.model_copy(
+                update={"sparsity": SPARSE if name.startswith("sparse") else None}
+            ),
         )

@@ -28,6 +28,7 @@ from recsys.training.run_folder import Run
 from recsys.training.sparsity.size import Size
 from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
+from tests.training.retrieval_log import made_retrieval_dataset, made_retrieval_plan
 
 DNN = {"name": "dnn", "hidden": [48, 32], "dropout": 0.1}
 HEADS = {
@@ -152,6 +153,28 @@ def test_heads_that_are_out_are_gone(dataset: Dataset, tmp_path: Path) -> None:
         tuple(array.dims) for array in onnx.load(tmp_path / "bundle" / "dense.onnx").graph.initializer
     }
     assert stored & {shape, shape[::-1]}
+
+
+def test_towers_are_half_as_large(tmp_path: Path) -> None:
+    """Hidden units among what goes; users without a vector are exported like others."""
+    log = made_retrieval_dataset(tmp_path / "log", rows=500)
+    plan = made_retrieval_plan(log)
+    model = {"name": "two_tower", "item_hidden": [12], "negatives": 5}
+    sparsity = {"budget": 0.5, "dense": 0.5, "tables": 0.5, "pieces": 2, "interval": 5, "updates": 4}
+    sizes = []
+    for name, chosen in (("whole", None), ("small", sparsity)):
+        settings = TrainSettings.model_validate(
+            {"max_steps": 30, "batch_size": 97, "monitor": "ndcg", "sparsity": chosen}
+        )
+        run = train(log, tmp_path / name, model=model, plan=plan, settings=settings)
+        sizes.append((run.result.parameters, sum(t.rows * t.dim for t in run.plan.tables.values())))
+    (dense, tables), (few, rows) = sizes
+    assert 0.4 * dense < few <= 0.5 * dense
+    assert abs(rows - 0.5 * tables) <= 4 * 3
+    empty = load_trained(run.folder).row_maps["user_id"]
+    users = export(run, tmp_path / "bundle", embeddings=("user_id",)).manifest
+    assert (empty == 0).all(1).any()
+    assert users.towers is not None
 
 
 @pytest.mark.parametrize("step", [8, 24], ids=["exploring", "settled"])

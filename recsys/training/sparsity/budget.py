@@ -22,10 +22,8 @@ def with_densities(
     count. The published method gives both the budget's share.
 
     Raises:
-        ConfigError: the model is a retrieval model, or the stated part leaves nothing for the other.
+        ConfigError: the stated part leaves nothing for the other.
     """
-    if model.retrieves:
-        raise ConfigError(f"train.sparsity: model {model.name} cannot be made sparse; leave sparsity out")
     if settings.method == "dsl" or (settings.dense is not None and settings.tables is not None):
         return settings
     network = build_model(model.name, model.options, layout_of(dataset.features, plan), seed=0)

@@ -1,0 +1,55 @@
+"""AUC against the share of weights that is kept, and what each part keeps over time, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_MARKS = "osv^D*Px"
+
+
+def draw(
+    points: Mapping[str, Sequence[tuple[float, float]]],
+    densities: Mapping[str, Sequence[Any]],
+    folder: Path,
+) -> None:
+    """Write ``sparsity-auc.png`` and, where a run's densities are given, ``sparsity-time.png``.
+
+    Args:
+        points: share of all weights and test AUC of each training, by method; ``dense`` is one of them.
+        densities: ``step``, and share that is kept by part, layer and vocabulary.
+        folder: to write to.
+    """
+    figure, axes = _axes("share of all weights that is kept", "test AUC")
+    dense = max(auc for _, auc in points["dense"])
+    axes.axhline(dense, color="grey", linewidth=1)
+    for at, (method, found) in enumerate(points.items()):
+        shares, aucs = zip(*sorted(found), strict=True)
+        axes.plot(shares, aucs, _MARKS[at % len(_MARKS)], label=method, linestyle="-", alpha=0.8)
+    axes.set_title("Frappe_x1, AutoInt+: smaller models by method")
+    axes.legend(fontsize=8)
+    figure.savefig(folder / "sparsity-auc.png", dpi=110, metadata={"Software": None})
+    if densities:
+        figure, axes = _axes("steps", "share that is kept")
+        for name, values in densities.items():
+            if name != "step":
+                part = name.removeprefix("density/")
+                whole = "/" not in part
+                axes.plot(densities["step"], values, label=part, linewidth=2.5 if whole else 1, alpha=0.9)
+        axes.set_ylim(0, 1.05)
+        axes.set_title("Frappe_x1, AutoInt+, a fifth of all weights: who keeps how much")
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.savefig(folder / "sparsity-time.png", dpi=110, metadata={"Software": None})
+
+
+def _axes(below: str, beside: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(below)
+    axes.set_ylabel(beside)
+    axes.grid(alpha=0.3)
+    return figure, axes
