@@ -53,7 +53,7 @@ class Peer:
 
 
 PEERS = (
-    Peer("frappe", "finalmlp", "pipelines/frappe_x1_finalmlp.yaml", "frappe_x1", 10, 0.05, 0.4, seeds=5),
+    Peer("frappe", "finalmlp", "pipelines/frappe_x1_finalmlp.yaml", "frappe_x1", 10, 0.05, 0.4, seeds=3),
     Peer("frappe", "autoint_plus", "pipelines/frappe_x1.yaml", "frappe_x1", 10, 0.1, 0.1),
     Peer("ml1m_ids", "dcnv2", "pipelines/ml1m_ids.yaml", "ml1m_ctr", 16, 0.01, 0.1, seeds=3),
     Peer(
@@ -79,11 +79,11 @@ def _trained(peer: Peer, seed: int, data: Path) -> dict[str, Any]:
         subprocess.run(
             command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
+        dataset = Dataset.load(Path(work) / "ours" / "dataset")
         spec = Path(work) / "spec.json"
-        spec.write_text(json.dumps(_spec(peer, seed, Dataset.load(Path(work) / "ours" / "dataset"), work)))
-        done = subprocess.run(
-            [str(PYTHON), str(SCRIPT), str(spec)], capture_output=True, text=True, check=False
-        )
+        spec.write_text(json.dumps(_spec(peer, dataset) | {"seed": seed, "work": work}))
+        command = [str(PYTHON), str(SCRIPT), str(spec)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{peer.key}, seed {seed}: {done.stderr[-2000:]}")
         found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
