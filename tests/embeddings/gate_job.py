@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,15 @@ from recsys.gate_settings import GateSettings
 from recsys.training.distributed import distributed
 from recsys.training.tables_of import build_tables
 from tests.embeddings.table_cases import loss_of
-from tests.training.made import hashed_plan, made_plan, shared_plan
+from tests.training.made import compressed_plan, hashed_plan, made_plan, shared_plan
 
 WORLD = 2
 PLANS: dict[str, Callable[[Dataset, UpdatePath], Plan]] = {
     "full": made_plan,
     "hash": hashed_plan,
     "unified": shared_plan,
+    "adaptive": partial(compressed_plan, mode="adaptive"),
+    "quotient": partial(compressed_plan, mode="quotient"),
 }
 PATHS: tuple[UpdatePath, ...] = ("dense", "fused")
 CASES: dict[str, tuple[str, UpdatePath]] = {
