@@ -260,6 +260,10 @@ def plan(
         Path | None,
         typer.Option(metavar="RUN", help="Enlarge the plan of an earlier run; see train --warm-start."),
     ] = None,
+    ranking: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="What 'recsys rank' found: rows go where most is told."),
+    ] = None,
     output: Output = None,
     root: DataRoot = None,
     overrides: Overrides = None,
@@ -267,7 +271,7 @@ def plan(
     """Solve the rows of every table from the bytes one can afford."""
     _begin("plan", dataset)
     if is_run_file(dataset):
-        refuse(bytes=size, mode=mode, lookups=lookups, model=model)
+        refuse(bytes=size, mode=mode, lookups=lookups, model=model, ranking=ranking)
         named = [] if grow is None else [f"plan.grow={grow}"]
         return _stage_of(dataset, "plan", root, output, [*(overrides or ()), *named])
     refuse_with_data(root, overrides)
@@ -279,10 +283,15 @@ def plan(
         bytes=size,
         embedding_dim=embedding_dim,
         mode=mode or ("auto" if size is None else "best"),
-        lookups=lookups or 1,
         grow=grow,
+        **({} if lookups is None else {"lookups": lookups}),
     )
-    made = solve(dataset, model_name=model, settings=settings, output=output)
+    told = None
+    if ranking is not None:
+        from recsys.ranking.ranking import Ranking
+
+        told = Ranking.load(ranking).told
+    made = solve(dataset, model_name=model, settings=settings, output=output, told=told)
     summary.show_plan(made)
     return None
 

@@ -22,6 +22,7 @@ from recsys.doctor import require_training
 from recsys.errors import DataError
 from recsys.place import PLAN_FILE, SCHEMA_FILE, Place
 from recsys.progress import say
+from recsys.ranking.ranking import RANKING_FILE, Ranking
 from recsys.results import save_references
 from recsys.stage import (
     STAGE_FILE,
@@ -200,12 +201,19 @@ def _prepare(place: Place) -> Made:
 
 def _plan_inputs(place: Place) -> dict[str, Fingerprint]:
     read = STAGES["prepare"].handed(place, "dataset.json")
+    if _is_told(place):
+        read |= STAGES["prepare"].handed(place, "vocab/*") | STAGES["rank"].handed(place, RANKING_FILE)
     grow = place.config.plan.grow
     if grow is None:
         return read
     from recsys.embeddings.growth import earlier_file
 
     return read | fingerprints([earlier_file(grow)])
+
+
+def _is_told(place: Place) -> bool:
+    """Whether the plan is chosen by what ranking found of the columns."""
+    return place.config.plan.mode == "best" and (place.folder("rank") / RANKING_FILE).is_file()
 
 
 def _plan_settings(place: Place) -> dict[str, Any]:
@@ -220,6 +228,7 @@ def _plan(place: Place) -> Made:
         model_name=place.config.model.name,
         settings=place.config.plan,
         output=place.folder("plan"),
+        told=Ranking.load(place.folder("rank")).told if _is_told(place) else None,
     )
     return Made()
 

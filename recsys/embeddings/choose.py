@@ -1,65 +1,190 @@
-"""Mode ``best``: the method, the widths and the serving precision for the bytes that a bundle may ship.
+"""Mode ``best``: the plan that is expected to lose least AUC for the bytes that a bundle may ship.
 
-Tried from the dearest to the cheapest; the first that fits is taken. Rounding costs least (int8 nothing
-that can be measured, int4 some 0.0003 of AUC), then narrower vectors, then values that share rows: a
-shared table with a row per value loses about a point of AUC on MovieLens-1M, another for each halving
-(``benchmarks/compression.py``). But a value with a row of its own needs 12 bytes more, to be found by, so
-that below some 20 bytes per value sharing is all that is left; there int4 buys rows.
+Every method in both serving types, with vectors as wide as asked and half as wide, with one and with two
+lookups, is planned and judged by one estimate (``recsys.embeddings.estimate``). Then each vocabulary of the
+best few is given the other modes in turn, most told per row first, and keeps what lowers the estimate: so
+come plans of mixed modes, such as items exact and users on shared rows. Widths below a half, more than two
+lookups and types below int4 are not tried, as nothing is known of what they cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from recsys.config import PlanSettings
-from recsys.embeddings.plan import Plan, ServeDtype
+from recsys.config import PlanSettings, TableSettings
+from recsys.embeddings.accounting import counted_bytes
+from recsys.embeddings.estimate import Values, estimate
+from recsys.embeddings.plan import Plan
 from recsys.errors import PlanError
+from recsys.progress import say
 
-Accept = Callable[[Plan], bool]
+SERVED = ("int8", "int4")
+LOOKUPS = (1, 2)
+HOT = (0.25, 0.5, 0.75)
+MODES = ("full", "unified", "adaptive", "hash")
+"""Modes that a single vocabulary is tried in."""
+_REFINED = 3
+"""Candidates whose vocabularies are given other modes."""
+_SHOWN = 5
+_LEAST_GAIN = 1e-5
+
+Made = Callable[[PlanSettings], Plan]
 
 
-def best(settings: PlanSettings, made: Callable[[PlanSettings], Plan]) -> PlanSettings:
-    """Settings of the first candidate whose plan fits ``bytes``; ``made`` plans settings.
+@dataclass(frozen=True)
+class Candidate:
+    """A plan that fits the budget."""
 
-    A stated ``serve_dtype`` stays. Raises PlanError without a budget, or where even a shared table does not
-    fit it.
+    settings: PlanSettings
+    plan: Plan
+    loss: float
+    """AUC that it is expected to lose."""
+    bytes: int
+    """What its bundle ships."""
+
+    @property
+    def order(self) -> tuple[float, float, int]:
+        """The best first; wider vectors, then fewer bytes, where the estimate sees no difference."""
+        widths = [self.plan.width_of(name) for name in self.plan.features]
+        return round(self.loss, 5), -sum(widths), self.bytes
+
+    def __str__(self) -> str:
+        settings = self.settings
+        mode = settings.mode if settings.mode == "mixed" else _commonest_mode(self.plan)
+        several = {info.lookups for info in self.plan.vocabularies.values()} - {1}
+        lookups = f", {max(several)} lookups" if several else ""
+        hot = f", {settings.hot:g} of the rows hot" if mode == "adaptive" else ""
+        others = [
+            f"{name} {info.mode}"
+            for name, info in self.plan.vocabularies.items()
+            if mode != "mixed" and info.mode not in (mode, "full")
+        ]
+        exact = [name for name, info in self.plan.vocabularies.items() if info.mode == "full"]
+        if mode not in ("mixed", "full") and exact:
+            others.append(f"{', '.join(exact)} full")
+        apart = f" ({'; '.join(others)})" if others else ""
+        return (
+            f"{mode}{lookups}{hot}{apart}, width {settings.embedding_dim}, {settings.serve_dtype}: "
+            f"{self.bytes:,} bytes, {self.loss:.4f}"
+        )
+
+
+def best(settings: PlanSettings, made: Made, values: Mapping[str, Values]) -> PlanSettings:
+    """Settings of the plan that is expected to lose least and fits ``bytes``; the next ones are told.
+
+    Args:
+        settings: what is stated stays: serving type, lookups, hot share, and whatever ``tables`` say.
+        made: plans settings.
+        values: how often the train rows hold the values of each vocabulary.
+
+    Raises:
+        PlanError: there is no budget, or even a shared table does not fit it.
     """
     if settings.bytes is None:
         raise PlanError("plan.mode: best needs a budget in plan.bytes")
-    for candidate, accepted in _candidates(settings):
-        try:
-            if accepted(made(candidate)):
-                return candidate
-        except PlanError:
-            continue
-    return _shared(settings, "int4")
+    widths = _widths(settings, made)
+    found: list[Candidate] = []
+    for tried in _candidates(settings):
+        _add(found, tried, made, values, widths)
+    if not found:
+        return _with(settings, mode="unified", serve_dtype="int4")
+    found.sort(key=lambda candidate: candidate.order)
+    for start in found[:_REFINED]:
+        _refine(found, start, made, values, widths)
+    found.sort(key=lambda candidate: candidate.order)
+    for number, candidate in enumerate(found[:_SHOWN]):
+        say(f"{'plan' if number == 0 else 'next'}: {candidate} of AUC expected to be lost")
+    return found[0].settings
 
 
-def _candidates(settings: PlanSettings) -> Iterator[tuple[PlanSettings, Accept]]:
-    half = settings.embedding_dim / 2
-    for dtype in ("int8", "int4"):
-        yield _with(settings, "full", dtype), lambda plan: True
-    yield (
-        _with(settings, "mixed", "int4"),
-        lambda plan: all(plan.width_of(name) >= half for name in plan.features),
-    )
-    yield _shared(settings, "int8"), _row_per_lookup
+def _widths(settings: PlanSettings, made: Made) -> dict[str, int]:
+    """Width of each feature's vectors where bytes are no matter."""
+    plain = settings.model_copy(update={"mode": "auto", "bytes": None, "tables": _only_dims(settings)})
+    plan = made(plain)
+    return {name: plan.width_of(name) for name in plan.features}
 
 
-def _shared(settings: PlanSettings, dtype: ServeDtype) -> PlanSettings:
-    return _with(settings, "unified", dtype)
+def _only_dims(settings: PlanSettings) -> dict[str, TableSettings]:
+    stated = {name: each.dim for name, each in settings.tables.items() if each.dim is not None}
+    return {name: TableSettings(dim=dim) for name, dim in stated.items() if name != "unified"}
 
 
-def _with(settings: PlanSettings, mode: str, dtype: str) -> PlanSettings:
-    update = {"mode": mode, "counted": "bundle"}
-    if "serve_dtype" not in settings.model_fields_set:
-        update["serve_dtype"] = dtype
-    return settings.model_copy(update=update)
+def _candidates(settings: PlanSettings) -> Iterator[PlanSettings]:
+    stated, dim = settings.model_fields_set, settings.embedding_dim
+    halves = (dim, dim // 2) if dim % 2 == 0 else (dim,)
+    for dtype in SERVED[:1] if "serve_dtype" in stated else SERVED:
+        for width in halves:
+            for mode, more in _methods(settings):
+                yield _with(settings, mode=mode, serve_dtype=dtype, embedding_dim=width, **more)
 
 
-def _row_per_lookup(plan: Plan) -> bool:
-    """Whether tables have as many rows as all lookups of all values that share them."""
-    asked = dict.fromkeys(plan.tables, 0)
-    for planned in plan.vocabularies.values():
-        asked[planned.table] += planned.lookups * planned.size
-    return all(plan.tables[name].rows >= rows for name, rows in asked.items())
+def _methods(settings: PlanSettings) -> Iterator[tuple[str, dict[str, Any]]]:
+    stated = settings.model_fields_set
+    lookups = (settings.lookups,) if "lookups" in stated else LOOKUPS
+    yield "full", {}
+    yield "mixed", {}
+    for mode in ("unified", "hash"):
+        for number in lookups:
+            yield mode, {"lookups": number}
+    for hot in (settings.hot,) if "hot" in stated else HOT:
+        yield "adaptive", {"hot": hot}
+
+
+def _with(settings: PlanSettings, **update: object) -> PlanSettings:
+    if "serve_dtype" in settings.model_fields_set:
+        update["serve_dtype"] = settings.serve_dtype
+    return settings.model_copy(update=update | {"counted": "bundle"})
+
+
+def _add(
+    found: list[Candidate],
+    tried: PlanSettings,
+    made: Made,
+    values: Mapping[str, Values],
+    widths: Mapping[str, int],
+) -> Candidate | None:
+    """Plan settings and add them to what was found; None where they do not fit or are known."""
+    try:
+        plan = made(tried)
+    except PlanError:
+        return None
+    if any(2 * plan.width_of(name) < width for name, width in widths.items()):
+        return None
+    if any(plan == other.plan for other in found):
+        return None
+    candidate = Candidate(tried, plan, estimate(plan, values).loss, counted_bytes(plan, "bundle"))
+    found.append(candidate)
+    return candidate
+
+
+def _refine(
+    found: list[Candidate],
+    start: Candidate,
+    made: Made,
+    values: Mapping[str, Values],
+    widths: Mapping[str, int],
+) -> None:
+    """Give each vocabulary the other modes in turn, and keep what lowers the estimate."""
+    if start.settings.mode == "mixed":
+        return
+    free = [name for name in values if start.settings.tables.get(name, TableSettings()).mode is None]
+    free.sort(key=lambda name: -values[name].weight / start.plan.vocabularies[name].size)
+    current = start
+    for name in free:
+        for mode in MODES:
+            stated = current.settings.tables.get(name, TableSettings()).model_copy(update={"mode": mode})
+            tables = dict(current.settings.tables) | {name: stated}
+            tried = current.settings.model_copy(update={"tables": tables})
+            candidate = _add(found, tried, made, values, widths)
+            if candidate is not None and candidate.loss < current.loss - _LEAST_GAIN:
+                current = candidate
+
+
+def _commonest_mode(plan: Plan) -> str:
+    """The mode of most values."""
+    sizes: dict[str, int] = {}
+    for info in plan.vocabularies.values():
+        sizes[info.mode] = sizes.get(info.mode, 0) + info.size
+    return max(sizes, key=lambda mode: sizes[mode])

@@ -21,6 +21,7 @@ from recsys.data.dataset import FIRST_ID, Dataset, VocabularyInfo
 from recsys.embeddings.budget import FLOAT32, Demand, SharedDemand, chunk, solve
 from recsys.embeddings.choose import best
 from recsys.embeddings.dealing import dealt
+from recsys.embeddings.estimate import values_of
 from recsys.embeddings.growth import earlier_file, earlier_plan, grown
 from recsys.embeddings.methods import METHODS
 from recsys.embeddings.mixed import mixed
@@ -47,11 +48,13 @@ def plan(
     settings: PlanSettings | None = None,
     embedding_dim: int | None = None,
     output: Path | str | None = None,
+    told: Mapping[str, float] | None = None,
 ) -> Plan:
     """Decide rows, width and update path of every table; write ``plan.json`` into ``output`` if given.
 
     ``model_name`` and ``embedding_dim`` fix the width of all tables where the model has no choice
-    (LR: 1). Raises ConfigError for an unknown model, PlanError for an override of an unknown table,
+    (LR: 1). ``told``, for mode ``best``: nats that each column tells of the label, as a ranking found.
+    Raises ConfigError for an unknown model, PlanError for an override of an unknown table,
     overrides that contradict each other, a budget below the smallest possible one, or an earlier plan that
     cannot be grown.
     """
@@ -62,7 +65,7 @@ def plan(
     if model_name is not None and model_name not in known:
         raise ConfigError(f"model.name: unknown model {model_name!r}; {did_you_mean(model_name, known)}")
     settings = settings or PlanSettings()
-    made = _solved(dataset, settings, embedding_dim or FIXED_DIM.get(model_name or ""))
+    made = _solved(dataset, settings, embedding_dim or FIXED_DIM.get(model_name or ""), told)
     read = [dataset.folder / "dataset.json"]
     if settings.grow is not None:
         made = grown(earlier_plan(settings.grow), dataset, made)
@@ -91,9 +94,15 @@ def stage_settings(
     )
 
 
-def _solved(dataset: Dataset, settings: PlanSettings, fixed_dim: int | None) -> Plan:
+def _solved(
+    dataset: Dataset,
+    settings: PlanSettings,
+    fixed_dim: int | None,
+    told: Mapping[str, float] | None = None,
+) -> Plan:
     if settings.mode == "best":
-        settings = best(settings, lambda tried: _solved(dataset, tried, fixed_dim))
+        values = values_of(dataset, told)
+        settings = best(settings, lambda tried: _solved(dataset, tried, fixed_dim), values)
     if settings.mode == "mixed":
         sizes = {name: info.size for name, info in dataset.manifest.vocabularies.items()}
         settings = mixed(settings, sizes, lambda tried: _solved(dataset, tried, fixed_dim))

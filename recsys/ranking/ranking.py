@@ -51,6 +51,14 @@ class Ranking:
         return self.table.filter("kept")["column"].to_list()
 
     @property
+    def told(self) -> dict[str, float]:
+        """Nats that each column tells of the label, 0 at least: beyond the columns before it where pairs
+        were counted, else alone."""
+        gain = pl.col("gain") if "gain" in self.table.columns else pl.lit(None, pl.Float64)
+        found = self.table.select("column", pl.coalesce(gain, "score").fill_null(0.0).clip(0.0))
+        return {str(name): float(nats) for name, nats in found.iter_rows()}
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences of the findings that are more than notes, most serious first."""
         if self.findings is None:
