@@ -111,7 +111,8 @@ class Estimate:
     @property
     def loss(self) -> float:
         """Of AUC."""
-        return ALIKE * self.alike**BEND + CROWDED * self.crowded**BEND + self.precision
+        shared = ALIKE * self.alike**BEND + CROWDED * self.crowded**BEND
+        return float(shared + self.precision)
 
 
 def estimate(plan: Plan, values: Mapping[str, Values]) -> Estimate:
