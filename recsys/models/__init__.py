@@ -111,4 +111,4 @@ def _explain(fault: Any, name: str, known: list[str]) -> str:
     if fault["type"] == "extra_forbidden":
         unknown = str(fault["loc"][-1])
         return f"{key}: unknown option of {name}; {did_you_mean(unknown, known)}"
-    return f"{key}: {fault['msg']} (found {fault['input']!r})"
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')} (found {fault['input']!r})"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from recsys.models.fields import EvenWidths, FieldVectors, commonest
+from recsys.models.fields import EvenWidths, FieldVectors, beside, commonest
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.linear import Linear
 from recsys.models.mlp import MLP
 from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
+from recsys.models.pooling import Pooled, WeightedHistories
 from recsys.schema import Side
 
 _SHORTEST = 1e-12
@@ -33,6 +34,11 @@ class TwoTowerConfig(ModelConfig):
     """Width of each hidden layer of the query tower. Without one its features' vectors are added up."""
     item_hidden: Widths = ()
     """The same of the item tower."""
+    pooling: Pooled = "mean"
+    """How the query tower pools a history: ``mean``; ``attention``, a learned weight per event; ``din``,
+    DIN's activation unit with the newest event in the place of the candidate."""
+    pooling_hidden: Widths = Field(default=(32,), min_length=1)
+    """Width of each hidden layer of what weighs an event; ``attention`` has one."""
     activation: Activation = "relu"
     """``relu`` or ``dice``, in hidden layers."""
     batch_norm: bool = False
@@ -58,12 +64,18 @@ class TwoTowerConfig(ModelConfig):
     cross_rank: bool = True
     """The items of all processes are negatives of a row; else those of its own process."""
 
+    @model_validator(mode="after")
+    def _one_layer_of_attention(self) -> Self:
+        if self.pooling == "attention" and len(self.pooling_hidden) > 1:
+            raise ValueError("pooling: attention has one hidden layer; give pooling_hidden one width")
+        return self
+
 
 class TwoTower(nn.Module):
     """Query and item towers over the features of their sides (Yi et al., RecSys 2019).
 
-    The query tower reads the features of sides ``user`` and ``context``, sequences pooled to their mean;
-    the item tower those of side ``item``. Tables are shared where vocabularies are.
+    The query tower reads the features of sides ``user`` and ``context``; the item tower those of side
+    ``item``, sequences pooled to their mean. Tables are shared where vocabularies are.
 
     Args:
         config: options.
@@ -138,8 +150,14 @@ class Tower(nn.Module):
         is_query: bool = False,
     ) -> None:
         super().__init__()
-        self.vectors = FieldVectors(layout, numeric_dim=config.numeric_dim)
-        widths = self.vectors.widths
+        weighted = is_query and config.pooling != "mean" and bool(layout.sequences)
+        self.vectors = FieldVectors(
+            layout, sequences=() if weighted else None, numeric_dim=config.numeric_dim
+        )
+        self.histories = (
+            WeightedHistories(layout, config.pooling, config.pooling_hidden) if weighted else None
+        )
+        widths = (*self.vectors.widths, *(self.histories.widths if self.histories is not None else ()))
         self.even = None if hidden else EvenWidths(widths)
         self.mlp = None
         if hidden:
@@ -160,7 +178,10 @@ class Tower(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """``[B, dim]``."""
-        vectors: Tensor = self.vectors(inputs)
+        parts: list[Tensor] = [self.vectors(inputs)] if self.vectors.widths else []
+        if self.histories is not None:
+            parts.append(self.histories(inputs))
+        vectors = beside(parts)
         if self.mlp is not None:
             vectors = self.mlp(vectors)
         elif self.even is not None:
