@@ -20,7 +20,7 @@ from recsys.models.axes import Cut, HiddenLayer
 from recsys.models.units import hidden_layers
 from recsys.sparsity_settings import SparsitySettings
 from recsys.training.sparsity.schedule import dense_density, drop_share, shares
-from recsys.training.sparsity.size import Size
+from recsys.training.sparsity.size import Measure, Size, unit_costs
 
 
 class Units:
@@ -111,25 +111,40 @@ class Units:
                 _exchanged(held, promise, width, share)
                 for held, promise, width in zip(active, self._promise, self._widths(density), strict=True)
             ]
-        costs = self._size.costs(self._kept())
-        cost = torch.cat([p.new_full(p.shape, c) for p, c in zip(self._promise, costs, strict=True)])
-        held, promise = torch.cat(active), torch.cat(self._promise) / cost
-        grown = _highest(promise, ~held & (promise > 0), int(share * int(held.sum())))
-        order = torch.where(held, promise, torch.inf).argsort(stable=True)[: int(held.sum())]
-        split = [len(mask) for mask in active]
+        held, promise = torch.cat(active), torch.cat(self._promise)
+        cost = self._costs(self._size.parameters)
+        grown = _highest(promise / cost, ~held & (promise > 0), int(share * int(held.sum())))
+        kept = held | grown
+        for measure, most in self._size.bounds(density):
+            cost = self._costs(measure)
+            leaving = held & kept & (cost > 0)
+            order = torch.where(leaving, promise / cost, torch.inf).argsort(stable=True)
+            kept = self._within(kept, order[: int(leaving.sum())], measure, most)
+        return self._per_layer(kept)
 
-        def after(dropped: int) -> list[Tensor]:
-            kept = held | grown
-            kept[order[:dropped]] = False
-            parts = zip(torch.split(kept, split), active, self._promise, strict=True)
-            return [_never_empty(*part) for part in parts]
+    def _within(self, kept: Tensor, order: Tensor, measure: Measure, most: float) -> Tensor:
+        """What is kept without the first units of an order, so few that a measure is not above ``most``."""
+
+        def after(dropped: int) -> Tensor:
+            parts = self._per_layer(kept.index_fill(0, order[:dropped], False))
+            every = zip(parts, self._masks, self._promise, strict=True)
+            return torch.cat([_never_empty(part, mask > 0, promise) for part, mask, promise in every])
 
         low, high = 0, len(order)
         while low < high:
             middle = (low + high) // 2
-            fits = self._size.fits([int(part.sum()) for part in after(middle)], density)
-            low, high = (low, middle) if fits else (middle + 1, high)
+            widths = [int(part.sum()) for part in self._per_layer(after(middle))]
+            low, high = (low, middle) if measure(widths) <= most else (middle + 1, high)
         return after(low)
+
+    def _per_layer(self, units: Tensor) -> list[Tensor]:
+        return list(torch.split(units, self._full))
+
+    def _costs(self, measure: Measure) -> Tensor:
+        """What each unit adds to a measure now."""
+        costs = unit_costs(measure, self._kept())
+        every = zip(self._promise, costs, strict=True)
+        return torch.cat([promise.new_full(promise.shape, cost) for promise, cost in every])
 
     def _widths(self, density: float) -> list[int]:
         """Units of each layer at a density by the layers' shapes alone."""
