@@ -14,7 +14,10 @@ The cost of int8 and int4 tables is measured from bundles, on the test rows.
 Every training is a cell that is kept (``benchmarks/.cache/cells``); an interrupted run goes on where it
 stopped. DATA holds train.parquet, valid.parquet and test.parquet.
 
-    python benchmarks/compression.py DATA [--quick] [--part paper | ladder]
+``--part large``: 2.5 % of the bytes on the large synthetic log (``compression_large``), of as many of its
+rows as asked for; computed only where it is named.
+
+    python benchmarks/compression.py DATA [--quick] [--part paper | ladder | large] [--rows 20000000]
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Any
 
 from compression_cells import Cell, planned, prepared, trained
 from compression_ladder import draw, ladder, ladder_figures
+from compression_large import ROWS, large
 from harness import RESULTS, finish, newest, parser
 
 from recsys.data.dataset import Dataset
@@ -33,6 +37,7 @@ from recsys.embeddings.plan import Plan
 
 Figures = dict[str, Any]
 
+PARTS = ("paper", "ladder", "large")
 PAPER_DIM = 30
 PAPER_BUDGETS = {"1640kb": 1_640_000, "791kb": 791_000, "158kb": 158_000}
 PAPER_MODEL = {
@@ -107,14 +112,17 @@ def main() -> None:
     arguments = parser("compression", str(__doc__))
     arguments.add_argument("data", type=Path, metavar="DATA", help="folder of MovieLens-1M's rows")
     arguments.add_argument(
-        "--part", choices=("paper", "ladder"), help="compute only this part; of the other take what is kept"
+        "--part", choices=PARTS, help="compute only this part; of the others take what is kept"
     )
+    arguments.add_argument("--rows", type=int, default=ROWS, help="rows of the large log (default: all)")
     chosen = arguments.parse_args()
-    kept = {part: chosen.quick or chosen.part not in (None, part) for part in ("paper", "ladder")}
+    kept = {part: chosen.quick or chosen.part not in (None, part) for part in PARTS}
     figures, cells = paper_figures(chosen.data, only_kept=kept["paper"])
     figures |= precision_figures(cells)
     points = ladder(prepared(chosen.data, ("position",)), only_kept=kept["ladder"])
     figures |= ladder_figures(points)
+    if not chosen.quick:
+        figures |= large(chosen.rows, only_kept=chosen.part != "large")
     if chosen.quick:
         earlier = newest("compression")
         if earlier is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from recsys.embeddings import planner
 from recsys.embeddings.plan import Plan
 from recsys.features.infer import infer
 from recsys.features.prepare import MANIFEST_FILE, prepare
+from recsys.ranking.ranking import Ranking
 from recsys.schema import Schema
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def plan(
     schema: Schema | str | Path | None = None,
     split: SplitSettings | None = None,
     label: str | None = None,
+    ranking: Ranking | str | Path | None = None,
 ) -> Plan:
     """Decide which tables a model gets, and how many rows and bytes each.
 
@@ -39,15 +42,23 @@ def plan(
         model_name: fixes the width of tables where the model has no choice (LR: 1).
         output: folder that gets ``plan.json``.
         schema, split, label: how raw rows are read; see ``prepare``.
+        ranking: what ``rank`` found, or its folder; mode ``best`` gives rows to what tells most.
 
     Raises:
         PlanError: an override that does not fit, or a budget below the smallest possible one.
     """
+    found = Ranking.load(ranking) if isinstance(ranking, (str, Path)) else ranking
+    solve = partial(
+        planner.plan,
+        settings=settings,
+        model_name=model_name,
+        output=output,
+        told=None if found is None else found.told,
+    )
     if _is_prepared(data):
-        return planner.plan(_opened(data), settings=settings, model_name=model_name, output=output)
+        return solve(_opened(data))
     with tempfile.TemporaryDirectory(prefix="recsys-") as folder:
-        dataset = _prepared(data, Path(folder) / "dataset", schema, split, label, None)
-        return planner.plan(dataset, settings=settings, model_name=model_name, output=output)
+        return solve(_prepared(data, Path(folder) / "dataset", schema, split, label, None))
 
 
 def train(
