@@ -1,18 +1,19 @@
 """What a model can lose: hidden units of its perceptrons, heads of its interacting layers.
 
-A model names its perceptrons and what reads them in ``PERCEPTRONS``, its interacting layers in ``HEADS``.
-A hidden unit is a row of its layer's matrix, entries of the layer's bias, batch norm and activation, and
-a column of the matrix that reads it.
+A model names its perceptrons and what reads them in ``PERCEPTRONS``, its interacting layers in ``HEADS``;
+the perceptrons of activation units are found. A hidden unit is a row of its layer's matrix, entries of the
+layer's bias, batch norm and activation, and a column of the matrix that reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from recsys.models.activation_unit import ActivationUnit
 from recsys.models.axes import Axis, HiddenLayer, Undo
 from recsys.models.dropout import Dropout
 from recsys.models.heads import heads_of
@@ -20,13 +21,20 @@ from recsys.models.linear import Linear
 from recsys.models.mlp import MLP
 from recsys.models.options import Perceptrons
 
+_Group = list[tuple[str, nn.Module]]
+"""A layer's own modules by name, its matrix first."""
+_EVENTS = 50
+"""Events that a row is taken to have: how many there are, a model does not know."""
+
 
 def hidden_layers(model: nn.Module) -> list[HiddenLayer]:
     """Layers of a model that can lose hidden units or heads, in order; empty where it has none."""
     attention: Mapping[str, str] = getattr(model, "HEADS", {})
     readers: Perceptrons = getattr(model, "PERCEPTRONS", {})
+    units = [(name, part) for name, part in model.named_modules() if isinstance(part, ActivationUnit)]
     return [
         *(layer for name, reader in attention.items() for layer in heads_of(model, name, reader)),
+        *(layer for name, unit in units for layer in _layers_of_unit(name, unit)),
         *(layer for name, reader in readers.items() for layer in _layers_of(model, name, reader)),
     ]
 
@@ -37,21 +45,38 @@ def _layers_of(model: nn.Module, name: str, reader: str | None) -> Iterator[Hidd
     if perceptron is None:  # built without hidden layers
         return
     assert isinstance(perceptron, MLP)
-    groups: list[list[tuple[str, nn.Module]]] = []
+    groups: list[_Group] = []
     for number, part in perceptron.layers.named_children():
         if isinstance(part, Linear):
             groups.append([])
-        groups[-1].append((number, part))
+        groups[-1].append((f"{name}.layers.{number}", part))
+    last = None if reader is None else model.get_submodule(reader)
+    yield from _chained(name, groups, last, uses=1)
+
+
+def _layers_of_unit(name: str, unit: ActivationUnit) -> Iterator[HiddenLayer]:
+    groups: list[_Group] = [
+        [(f"{name}.linears.{number}", linear), (f"{name}.activations.{number}", activation)]
+        for number, (linear, activation) in enumerate(zip(unit.linears, unit.activations, strict=True))
+    ]
+    yield from _chained(name, groups, unit.score, uses=_EVENTS)
+
+
+def _chained(
+    name: str, groups: Sequence[_Group], last: nn.Module | None, *, uses: int
+) -> Iterator[HiddenLayer]:
+    """Layers, each read by the first module of the next one; the last one by ``last``, or else whole."""
     matrices = [group[0][1] for group in groups[1:]]
-    if reader is not None:
-        matrices.append(model.get_submodule(reader))
+    if last is not None:
+        matrices.append(last)
     for index, (group, matrix) in enumerate(zip(groups, matrices, strict=False)):
         own = [axis for _, part in group for axis in _axes_of(part)]
         yield HiddenLayer(
             name=f"{name}.{index}",
-            weight=f"{name}.layers.{group[0][0]}.weight",
+            weight=f"{group[0][0]}.weight",
             mask=partial(_mask_output, group[-1][1]),
             axes=(*own, Axis(matrix, "weight", 1)),
+            uses=uses,
         )
 
 

@@ -53,6 +53,12 @@ def test_what_a_layer_adds_its_input_to_keeps_its_heads() -> None:
     assert len(hidden_layers(build_model("autoint", {**options, "layers": 1}, LAYOUT, seed=1))) == 1
 
 
+def test_what_weighs_events_can_lose_units() -> None:
+    names = [layer.name for layer in hidden_layers(build_model("din", {}, LAYOUT, seed=1))]
+    assert "units.0.0" in names
+    assert "mlp.0" in names
+
+
 def test_models_without_perceptrons_have_no_units() -> None:
     for model in set(MODELS) - set(PRUNABLE):
         assert not hidden_layers(build_model(model, {}, layouts(model)["fields"], seed=1))

@@ -17,7 +17,8 @@ class Size:
     """Sizes of a model's dense part by the widths of its layers.
 
     In a perceptron every weight is one multiplication per row. Attention uses each weight once per field
-    and multiplies fields with each other: few parameters, much time. So it has a bound of its own.
+    and multiplies fields with each other, or uses it once per event: few parameters, much time. So it has a
+    bound of its own.
 
     Args:
         model: whole.
