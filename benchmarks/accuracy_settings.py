@@ -62,14 +62,16 @@ SETTINGS = (
     Setting("frappe", "autoint_plus_last", "pipelines/frappe_x1.yaml", FRAPPE),
     Setting("frappe", "finalmlp", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE),
     Setting("frappe", "finalmlp_last", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, LAST),
-    Setting("ml1m_ids", "finalmlp", "pipelines/ml1m_ids.yaml", ML1M),
-    Setting("ml1m_attributes", "autoint_plus", "pipelines/ml1m_attributes.yaml", "made:ml1m_attributes"),
+    Setting("ml1m_ids", "dcnv2", "pipelines/ml1m_ids.yaml", ML1M, seeds=3),
+    Setting(
+        "ml1m_attributes", "autoint_plus", "pipelines/ml1m_attributes.yaml", "made:ml1m_attributes", seeds=3
+    ),
     Setting(
         "ml1m_no_position", "autoint_plus", "pipelines/ml1m_attributes.yaml", "made:ml1m_attributes",
-        ("data.columns.position.roles=[]",),
+        ("data.columns.position.roles=[]",), seeds=3,
     ),
-    Setting("beauty", "din", "pipelines/amazon_beauty_din.yaml", BEAUTY),
-    Setting("beauty", "mean", "pipelines/amazon_beauty_din.yaml", BEAUTY, ("model.pooling=mean",)),
+    Setting("beauty", "din", "pipelines/amazon_beauty_din.yaml", BEAUTY, seeds=3),
+    Setting("beauty", "mean", "pipelines/amazon_beauty_din.yaml", BEAUTY, ("model.pooling=mean",), seeds=3),
 )  # fmt: skip
 
 

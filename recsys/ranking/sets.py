@@ -223,9 +223,9 @@ class _Facts:
         plain = np.array([singles[name].score for name in codes.names])
         chance = np.array([singles[name].expected for name in codes.names])
         known = _part(learnable(plain, chance), plain)
-        # A number in its own bins, and a list by its elements, may tell more than as they are coded here.
+        # A number in its own bins, and a list by its elements, tell more or less than as coded here.
         coded = np.maximum(counter.scores, 0.0)
-        more = np.where(coded > 0, np.maximum(plain / np.where(coded > 0, coded, 1.0), 1.0), 1.0)
+        more = np.where(coded > 0, np.maximum(plain, 0.0) / np.where(coded > 0, coded, 1.0), 1.0)
         both_tell = np.minimum(known[a], known[b]) * _bounded(
             shared[a, b],
             np.minimum(coded[a], coded[b]),

@@ -17,6 +17,7 @@ from recsys.data.split import split_source
 from recsys.errors import ConfigError
 from recsys.ranking.shown import lines_of
 from recsys.schema import Column, Schema
+from tests.ranking.coded import clicks
 
 ROWS = 4_000
 QUICK = RankSettings(order=1, report=False)
@@ -367,6 +368,30 @@ def test_two_wide_columns_that_tell_different_things_are_both_kept() -> None:
     log = pl.DataFrame({"user": user, "item": item, "narrow": narrow, "label": label.astype(int)})
     ranking = rank(log, categorical("user", "item", "narrow"), settings=RankSettings(keep=2, report=False))
     assert set(ranking.kept) == {"user", "item"}
+
+
+def test_a_list_that_a_wide_column_determines_is_worth_more_than_noise() -> None:
+    """Every item has a list of its own, which as a whole tells the item; by its elements it tells less, and
+    more than the rows of one item let learn. No column takes more from it than it tells by its elements."""
+    generator = np.random.default_rng(5)
+    item = generator.integers(0, 3_000, 40_000)
+    lists = generator.integers(0, 40, (3_000, 5))
+    of_tags, of_items = generator.normal(0, 0.5, 40), generator.normal(0, 0.6, 3_000)
+    label = clicks(of_tags[lists].sum(1)[item] / 2 + of_items[item], generator)
+    frame = pl.DataFrame(
+        {
+            "item": item,
+            "tags": lists[item].tolist(),
+            "coin": generator.integers(0, 2, 40_000),
+            "label": label,
+        }
+    )
+    columns = categorical("item", "coin").columns | {"tags": Column(kind="multi", type="int64")}
+    ranking = rank(frame, Schema(columns=columns), settings=RankSettings(keep=2, report=False))
+    gains, alone = by_name(ranking, "gain"), by_name(ranking, "alone")
+    assert 0 < gains["tags"] < alone["tags"]
+    assert gains["coin"] < gains["tags"]
+    assert by_name(ranking, "kept") == {"item": True, "tags": True, "coin": False}
 
 
 def test_given_columns_stay_and_their_copies_add_nothing() -> None:
