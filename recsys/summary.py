@@ -416,6 +416,7 @@ def show_index(index: Index) -> None:
             f"codes of {coarse.code_bytes} bytes, {coarse.probes} of {coarse.lists} lists, "
             f"{coarse.candidates} candidates",
         )
+        table.add_row("codebooks", coarse.codebooks)
     if measured is not None:
         origin = "given queries" if measured.queries_from == "given" else "items as queries"
         table.add_row(f"recall@{measured.k}", f"{measured.recall:.4f} ({measured.queries} {origin})")

@@ -266,6 +266,9 @@ def _record(choice: Choice, goal: Goal) -> CoarseRecord:
         candidates=choice.candidates,
         k=goal.k,
         routing=quantiser.routed_by,
+        codebooks=quantiser.made_by,
+        tried=choice.tried,
+        learned=choice.learned,
     )
 
 

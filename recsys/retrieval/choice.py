@@ -1,28 +1,28 @@
-"""Choose lists, codes, probes and candidates for a wanted recall, or within wanted bytes per item."""
+"""Choose lists, codebooks, probes and candidates for a wanted recall, or within wanted bytes per item."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import ConfigError
 from recsys.progress import progress, say
 from recsys.retrieval.coarse import ROW_NUMBER_BYTES, Coarse
-from recsys.retrieval.dense import DenseFile, Metric, knn
+from recsys.retrieval.codebooks import Judge, Training
+from recsys.retrieval.dense import DenseFile
 from recsys.retrieval.kernels import best
-from recsys.retrieval.quality import Questions, answered
+from recsys.retrieval.learned import OBJECTIVES, Lesson, learned
+from recsys.retrieval.quality import Questions
 from recsys.retrieval.quantiser import Quantiser
 from recsys.retrieval.routing import learned_routing
 
 _POINTS_PER_LIST, _LEAST_POINTS, _MOST_POINTS = 64, 65_536, 524_288
-_OPQ_POINTS, _OPQ_ROUNDS = 16_384, 5
-_JUDGED, _JUDGING = 65_536, 200
-"""Items and questions that say which codebooks rank better."""
+_PROPOSED = 10
+"""Candidates per answer that learning tells the answers from."""
 _LEAST_ROWS_PER_LIST = 39
 _DEPTHS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 200)
 """Candidates per answer that are tried."""
@@ -52,6 +52,10 @@ class Choice:
     candidates: int
     recall: float
     """On the questions that it was chosen by."""
+    tried: dict[str, float] = field(default_factory=dict)
+    """Recall of the candidates of each kind of codebooks, on a sample of the items."""
+    learned: dict[str, float] = field(default_factory=dict)
+    """Recall, on all items, of the candidates of codebooks that were and were not learned."""
 
 
 def choose(
@@ -74,25 +78,30 @@ def choose(
         seed: of the samples and of k-means.
     """
     made = None
-    for quantiser in _quantisers(dense, goal, tuning, given, seed):
+    for quantiser, tried in _quantisers(dense, goal, tuning, teaching, given, seed):
         lists, codes = _encoded(dense, quantiser)
         routed = _routed(quantiser, lists, tuning, teaching, seed)
-        coarse = Coarse(routed, lists, codes, dense.metric, probes=1, candidates=goal.k)
-        probes, candidates, recall = _tuned(coarse, dense, goal, tuning)
-        made = Choice(routed, lists, codes, probes, candidates, recall)
-        if recall >= goal.recall:
+        made = _searched(Choice(routed, lists, codes, 1, goal.k, 0.0, tried), dense, goal, tuning)
+        if given is None and teaching is not None and len(teaching) and dense.metric != "l2":
+            made = _with_learned(made, dense, goal, tuning, teaching, seed)
+        if made.recall >= goal.recall:
             return made
-        say(f"index     {quantiser.code_bytes} bytes of code reach recall@{goal.k} {recall:.4f}")
+        say(f"index     {quantiser.code_bytes} bytes of code reach recall@{goal.k} {made.recall:.4f}")
     assert made is not None
     return made
 
 
 def _quantisers(
-    dense: DenseFile, goal: Goal, tuning: Questions, given: Quantiser | None, seed: int
-) -> Iterator[Quantiser]:
-    """Those to try, the smallest first."""
+    dense: DenseFile,
+    goal: Goal,
+    tuning: Questions,
+    teaching: Questions | None,
+    given: Quantiser | None,
+    seed: int,
+) -> Iterator[tuple[Quantiser, dict[str, float]]]:
+    """Those to try, the smallest first, with what other kinds of the same size reached."""
     if given is not None:
-        yield given
+        yield given, {}
         return
     lists = lists_for(dense.rows)
     if goal.bytes_per_item is not None:
@@ -101,9 +110,10 @@ def _quantisers(
         first = max(4, min(16, dense.dim // 4))
         sizes = [size for size in (first, 2 * first) if size <= max(4, dense.dim // 2)]
     sample = _sample(dense, lists, seed)
-    centroids = _centroids(sample, lists, seed)
+    queries = teaching.queries if teaching is not None and len(teaching) else None
+    training = Training(sample, lists, dense.metric, Judge(sample, tuning, dense.metric), queries, seed)
     for size in sizes:
-        yield _trained(sample, centroids, size, dense.metric, tuning, seed)
+        yield training.best(size)
 
 
 def lists_for(rows: int) -> int:
@@ -130,72 +140,6 @@ def _sample(dense: DenseFile, lists: int, seed: int) -> NDArray[np.float32]:
     count = min(dense.rows, _MOST_POINTS, max(_LEAST_POINTS, _POINTS_PER_LIST * lists))
     rows = np.random.default_rng(seed).choice(dense.rows, count, replace=False)
     return dense.take(np.sort(rows))
-
-
-def _centroids(sample: NDArray[np.float32], lists: int, seed: int) -> NDArray[np.float32]:
-    """K-means by distance, for inner products too: spherical lists, FAISS's choice there, lose norms."""
-    clustering = faiss.Kmeans(
-        sample.shape[1], lists, niter=10, seed=seed, min_points_per_centroid=1, max_points_per_centroid=256
-    )
-    with progress("lists"):
-        clustering.train(sample)
-    found: NDArray[np.float32] = clustering.centroids
-    return found
-
-
-def _trained(
-    sample: NDArray[np.float32],
-    centroids: NDArray[np.float32],
-    size: int,
-    metric: Metric,
-    tuning: Questions,
-    seed: int,
-) -> Quantiser:
-    """Codebooks of 4 bits for residuals, turned by OPQ or at random: whichever ranks a sample better.
-
-    The items with the largest inner products are long ones with large residuals, which codebooks of typical
-    residuals cut short. So for that metric they are learned from residuals of the centroid that has the
-    largest inner product, which are larger (as FAISS does), though codes are made of the nearest one.
-    """
-    dim, segments = sample.shape[1], 2 * size
-    width = segments * max(1, dim // segments)
-    nearest = knn(sample, centroids, 1, "ip" if metric == "ip" else "l2")[1][:, 0]
-    residual = np.ascontiguousarray(sample - centroids[nearest])
-    with progress("codebooks"):
-        turns = [_opq(residual, segments, width)]
-        if width == dim:
-            turns.append(np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))[0])
-        made = []
-        for turn in turns:
-            rotation = np.ascontiguousarray(turn, np.float32)
-            product = faiss.ProductQuantizer(width, segments, 4)
-            product.cp.min_points_per_centroid = 1
-            product.train(np.ascontiguousarray(residual @ rotation.T))
-            words = faiss.vector_to_array(product.centroids).reshape(segments, 16, width // segments)
-            made.append(Quantiser.of(centroids @ rotation.T, words, metric, rotation=rotation))
-        return max(made, key=lambda each: _ranks(each, sample[:_JUDGED], tuning, metric))
-
-
-def _opq(residual: NDArray[np.float32], segments: int, width: int) -> NDArray[np.float32]:
-    """FAISS's OPQ rotation ``[width, D]``."""
-    rough = faiss.ProductQuantizer(width, segments, 4)  # OPQ changes its settings: not to be used again
-    rough.cp.min_points_per_centroid = 1
-    turn = faiss.OPQMatrix(residual.shape[1], segments, width)
-    turn.niter, turn.niter_pq, turn.max_train_points = _OPQ_ROUNDS, 2, _OPQ_POINTS
-    turn.pq = rough
-    turn.train(residual)
-    rotation: NDArray[np.float32] = faiss.vector_to_array(turn.A).reshape(width, residual.shape[1])
-    return rotation
-
-
-def _ranks(quantiser: Quantiser, items: NDArray[np.float32], questions: Questions, metric: Metric) -> float:
-    """Recall of the codes alone on a sample of the items."""
-    k = questions.answers.shape[1]
-    queries = questions.queries[:_JUDGING]
-    right = answered(queries, [items], min(k, len(items)), metric)
-    coarse = Coarse(quantiser, *quantiser.encode(items), metric, probes=1, candidates=k)
-    ranked = coarse.ranked(queries, min(2 * k, len(items)), quantiser.lists)
-    return right.recall(ranked)
 
 
 def _encoded(dense: DenseFile, quantiser: Quantiser) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -235,6 +179,48 @@ def _rows_to_scan(quantiser: Quantiser, lists: NDArray[np.int64], questions: Que
     scanned = np.empty(order.shape, np.int64)
     np.put_along_axis(scanned, order, np.cumsum(sizes[order], axis=1), axis=1)
     return float(np.log(np.take_along_axis(scanned, lists[questions.answers], axis=1)).mean())
+
+
+def _with_learned(
+    made: Choice, dense: DenseFile, goal: Goal, tuning: Questions, teaching: Questions, seed: int
+) -> Choice:
+    """The choice with learned codebooks, where as many candidates hold no fewer answers."""
+
+    def recall(choice: Choice) -> float:
+        coarse = _coarse(choice, dense)
+        return tuning.recall(coarse.ranked(tuning.queries, made.candidates, coarse.quantiser.lists))
+
+    count = min(_PROPOSED * goal.k, dense.rows)
+    proposed = _coarse(made, dense).ranked(teaching.queries, count, made.probes)
+    lesson = Lesson(dense, made.lists, teaching, proposed)
+    reached = {"not learned": recall(made)}
+    best_known, better = reached["not learned"], made
+    for objective in OBJECTIVES:
+        quantiser = learned(made.quantiser, lesson, objective, seed)
+        other = replace(made, quantiser=quantiser, codes=_encoded(dense, quantiser)[1])
+        reached[objective] = recall(other)
+        if reached[objective] >= best_known:
+            best_known, better = reached[objective], other
+    if better is not made:
+        better = _searched(better, dense, goal, tuning)
+    return replace(better, learned=reached)
+
+
+def _coarse(choice: Choice, dense: DenseFile) -> Coarse:
+    return Coarse(
+        choice.quantiser,
+        choice.lists,
+        choice.codes,
+        dense.metric,
+        probes=choice.probes,
+        candidates=choice.candidates,
+    )
+
+
+def _searched(choice: Choice, dense: DenseFile, goal: Goal, tuning: Questions) -> Choice:
+    """The choice with the probes and candidates that reach the recall soonest."""
+    probes, candidates, recall = _tuned(_coarse(choice, dense), dense, goal, tuning)
+    return replace(choice, probes=probes, candidates=candidates, recall=recall)
 
 
 def _tuned(coarse: Coarse, dense: DenseFile, goal: Goal, tuning: Questions) -> tuple[int, int, float]:

@@ -115,7 +115,12 @@ class Coarse:
     @classmethod
     def open(cls, folder: Path, record: CoarseRecord, metric: Metric, rows: int) -> Coarse:
         """Read the codes of a version."""
-        quantiser = Quantiser.load(folder, by_residual=record.by_residual, routed_by=record.routing)
+        quantiser = Quantiser.load(
+            folder,
+            by_residual=record.by_residual,
+            routed_by=record.routing,
+            made_by=record.codebooks,
+        )
         if (quantiser.lists, quantiser.code_bytes) != (record.lists, record.code_bytes):
             raise RetrievalError(
                 f"{folder}: its codes are not those of its manifest; build the index again"
@@ -132,7 +137,9 @@ class Coarse:
     def memory_bytes(self) -> int:
         """Bytes that codes, row numbers and tables hold in memory."""
         quantiser = self.quantiser
-        tables = (quantiser.centroids, quantiser.codebooks, quantiser.routing, quantiser.rotation)
+        tables = [quantiser.centroids, quantiser.codebooks, quantiser.routing, quantiser.rotation]
+        if quantiser.query_rotation is not quantiser.rotation:
+            tables.append(quantiser.query_rotation)
         stored = self._stored * quantiser.code_bytes + self.rows * ROW_NUMBER_BYTES
         return stored + sum(table.nbytes for table in tables)
 
@@ -160,7 +167,7 @@ class Coarse:
     ) -> NDArray[np.int64]:
         """The best rows ``[Q, count]`` of ``probes`` lists by their codes, -1 where there are fewer."""
         near = self.route(queries, probes)
-        rotated = self.quantiser.rotated(queries)
+        rotated = self.quantiser.asked(queries)
         offsets = np.empty(near.shape, np.float32)
         score_float32(self.quantiser.centroids, rotated, near, self.metric == "l2", offsets)
         if self.metric == "l2":

@@ -19,7 +19,7 @@ from recsys.stage import content
 MANIFEST_FILE = "manifest.json"
 DELTA_FILE = "delta.json"
 FORMAT: Literal["recsys-index"] = "recsys-index"
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 _PACKAGES = ("faiss-cpu", "numpy", "polars", "pyarrow")
 _ADVICE = "build the index again, or copy it again"
 
@@ -64,6 +64,13 @@ class CoarseRecord(_Part):
     """Answers that probes and candidates were chosen for."""
     routing: Literal["centroids", "learned"]
     """What chooses the lists: the centroids, or weights learned from queries."""
+    codebooks: str
+    """How the codebooks were made."""
+    tried: dict[str, float]
+    """Recall of the candidates that each kind of codebooks gave on a sample of the items."""
+    learned: dict[str, float]
+    """The same on all items, with as many candidates as are used, of codebooks that were not and were
+    learned from queries."""
 
 
 class Measured(_Part):
@@ -86,7 +93,7 @@ class IndexManifest(_Part):
     """What ``manifest.json`` holds."""
 
     format: Literal["recsys-index"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     packages: dict[str, str]
     metric: Metric
     rows: int

@@ -30,7 +30,10 @@ class Quantiser:
     """Lists and codes of vectors ``[N, D]``."""
 
     rotation: NDArray[np.float32]
-    """``[C, D]``: codes are made of ``rotation @ vector``; orthogonal where ``C`` is ``D``."""
+    """``[C, D]``: codes are made of ``rotation @ vector``."""
+    query_rotation: NDArray[np.float32]
+    """``[C, D]``: they are compared with ``query_rotation @ query``. The same as ``rotation``; for inner
+    products also its inverse, transposed, where it is no rotation, or a learned map."""
     centroids: NDArray[np.float32]
     """``[L, C]``, rotated."""
     codebooks: NDArray[np.float32]
@@ -42,6 +45,8 @@ class Quantiser:
     """Codes stand for what a vector differs from its centroid by, rather than for the vector."""
     routed_by: RoutedBy = "centroids"
     """Where the routing comes from."""
+    made_by: str = "given"
+    """How the codebooks were made, in words."""
 
     def __post_init__(self) -> None:
         segments, words, part = self.codebooks.shape
@@ -51,14 +56,15 @@ class Quantiser:
             segments * part == width
             and words in (16, 256)
             and self.rotation.shape[0] == width
+            and self.query_rotation.shape == self.rotation.shape
             and self.routing.shape == (lists, dim + 1)
             and (words == 256 or segments % 2 == 0)
         )
         if not fits:
             raise RetrievalError(
-                "quantiser: rotation [C, D], centroids [L, C], codebooks [M, 16 or 256, C/M] (M even "
-                "with 16) "
-                f"and routing [L, D+1] do not fit together: {self.rotation.shape}, {self.centroids.shape}, "
+                "quantiser: rotation and query_rotation [C, D], centroids [L, C], codebooks [M, 16 or 256, "
+                "C/M] (M even with 16) and routing [L, D+1] do not fit together: "
+                f"{self.rotation.shape}, {self.query_rotation.shape}, {self.centroids.shape}, "
                 f"{self.codebooks.shape}, {self.routing.shape}"
             )
 
@@ -70,19 +76,25 @@ class Quantiser:
         metric: Metric,
         *,
         rotation: NDArray[np.float32] | None = None,
+        query_rotation: NDArray[np.float32] | None = None,
         by_residual: bool = True,
+        made_by: str = "given",
     ) -> Quantiser:
         """A quantiser whose centroids choose the lists: by inner product, or by distance for ``l2``."""
         if rotation is None:
             rotation = np.eye(centroids.shape[1], dtype=np.float32)
+        if query_rotation is None:
+            query_rotation = rotation = np.ascontiguousarray(rotation, np.float32)
         away = -0.5 * (centroids**2).sum(axis=1) if metric == "l2" else np.zeros(len(centroids))
-        routing = np.column_stack([centroids @ rotation, away])
+        routing = np.column_stack([centroids @ query_rotation, away])
         return cls(
             np.ascontiguousarray(rotation, np.float32),
+            np.ascontiguousarray(query_rotation, np.float32),
             np.ascontiguousarray(centroids, np.float32),
             np.ascontiguousarray(codebooks, np.float32),
             np.ascontiguousarray(routing, np.float32),
             by_residual,
+            made_by=made_by,
         )
 
     @property
@@ -102,13 +114,25 @@ class Quantiser:
         """``[n, C]`` of vectors ``[n, D]``."""
         return np.ascontiguousarray(vectors @ self.rotation.T)
 
+    def asked(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``[n, C]`` of queries ``[n, D]``."""
+        return np.ascontiguousarray(queries @ self.query_rotation.T)
+
     def encode(self, vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Lists ``[n]`` and codes ``[n, code_bytes]`` of vectors ``[n, D]``."""
         rotated = self.rotated(vectors)
         lists = np.ascontiguousarray(knn(rotated, self.centroids, 1, "l2")[1][:, 0])
+        return lists, self._codes(rotated, lists)
+
+    def words(self, vectors: NDArray[np.float32], lists: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Codewords ``[n, M]`` of vectors ``[n, D]`` whose lists are known."""
+        codes = self._codes(self.rotated(vectors), lists)
+        return codes if self.bits == 8 else np.stack([codes & 15, codes >> 4], 2).reshape(len(codes), -1)
+
+    def _codes(self, rotated: NDArray[np.float32], lists: NDArray[np.int64]) -> NDArray[np.uint8]:
         residual = rotated - self.centroids[lists] if self.by_residual else rotated
         codes: NDArray[np.uint8] = self.product().compute_codes(np.ascontiguousarray(residual))
-        return lists, codes
+        return codes
 
     def product(self) -> Any:
         """FAISS's product quantiser with these codebooks."""
@@ -125,17 +149,23 @@ class Quantiser:
             "codebooks": self.codebooks,
             "routing": self.routing,
         }
+        if self.query_rotation is not self.rotation:
+            arrays["query_rotation"] = self.query_rotation
         save_tensors(folder / QUANTISER_FILE, arrays)
 
     @classmethod
-    def load(cls, folder: Path, *, by_residual: bool, routed_by: RoutedBy) -> Quantiser:
+    def load(
+        cls, folder: Path, *, by_residual: bool, routed_by: RoutedBy, made_by: str = "given"
+    ) -> Quantiser:
         """Read what ``save`` wrote."""
         arrays = load_tensors(folder / QUANTISER_FILE)
         return cls(
             arrays["rotation"],
+            arrays.get("query_rotation", arrays["rotation"]),
             arrays["centroids"],
             arrays["codebooks"],
             arrays["routing"],
             by_residual,
             routed_by,
+            made_by,
         )
