@@ -134,20 +134,20 @@ def ours(data: Data, code_bytes: int) -> tuple[Index, float]:
         settings = IndexSettings(codes=True, bytes_per_item=8 + tables + code)
         index(data.folder / "items.npy", folder / "index", settings=settings, queries=data.taught)
 
-    folder, seconds = built("ours", {"rows": data.rows, "bytes": code_bytes, "source": _source()}, build)
+    folder, seconds = built("ours", {"rows": data.rows, "bytes": code_bytes, "source": source()}, build)
     return Index.open(folder / "index", verify=False), seconds
 
 
 def is_built(rows: int, code_bytes: int) -> bool:
     """Whether our index of so many rows is in the cache."""
-    facts = {"rows": rows, "bytes": code_bytes, "source": _source()}
+    facts = {"rows": rows, "bytes": code_bytes, "source": source()}
     return (_folder("ours", facts) / "seconds.json").exists()
 
 
-def _source() -> str:
+def source() -> str:
     """Hash of the code that builds."""
     home = HERE.parent / "recsys" / "retrieval"
-    names = ("choice.py", "routing.py", "quantiser.py")
+    names = ("choice.py", "codebooks.py", "learned.py", "routing.py", "quantiser.py")
     return hashlib.sha256(b"".join((home / name).read_bytes() for name in names)).hexdigest()[:12]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from retrieval_data import made
-from retrieval_index import built
+from retrieval_index import built, source
 
 from recsys.retrieval.build import IndexSettings, index
 from recsys.retrieval.coarse import Coarse
@@ -36,7 +36,7 @@ def wide_index(rows: int) -> Path:
         settings = IndexSettings(codes=True)
         index(items, folder / "index", settings=settings, queries=queries[500:])
 
-    return built("wide", {"rows": rows, "dim": WIDE}, build)[0]
+    return built("wide", {"rows": rows, "dim": WIDE, "source": source()}, build)[0]
 
 
 def resident(folder: Path) -> dict[str, float]:

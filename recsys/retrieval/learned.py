@@ -121,7 +121,7 @@ def _slopes(
     slope = np.zeros_like(quantiser.codebooks)
     for segment in range(segments):
         np.add.at(slope[segment], codes[:, segment], back[:, segment])
-    return slope, (wrong @ restored).T @ queries
+    return slope, np.asarray((wrong @ restored).T @ queries, np.float32)
 
 
 def _shares(answers: NDArray[np.int64], known: NDArray[np.int64], items: int) -> Matrix:
@@ -132,7 +132,7 @@ def _shares(answers: NDArray[np.int64], known: NDArray[np.int64], items: int) ->
 
 
 def _softmax(logits: Matrix) -> Matrix:
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Matrix = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     return shares
 
