@@ -15,6 +15,7 @@ from recsys import RatioSplit, TrainSettings, explain, infer, prepare
 from recsys.cli import app
 from recsys.data.batches import Batches
 from recsys.errors import ConfigError
+from recsys.explanation import Explanation
 from recsys.models.autoint import AutoInt
 from recsys.models.din import DIN
 from recsys.training.loaded import opened_run
@@ -156,3 +157,16 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
         explain(tmp_path, log())
     with pytest.raises(ConfigError, match="rows: expected at least 1"):
         explain(folder / "din", log(), rows=0)
+
+
+def test_heads_that_a_layer_has_lost_are_not_averaged(tmp_path: Path) -> None:
+    """Two layers of two heads, the first of which has lost one: three maps are averaged, not four."""
+    places = [(layer, head) for layer in (1, 2) for head in (1, 2)]
+    weights = [0.25, 0.75, 1.0, 0.0], [0.0] * 4, [0.5] * 4, [0.75, 0.25, 0.0, 1.0]
+    lines = [
+        {"layer": layer, "head": head, "from": looking, "to": seen, "weight": weight}
+        for (layer, head), each in zip(places, weights, strict=True)
+        for (looking, seen), weight in zip([(a, b) for a in "xy" for b in "xy"], each, strict=True)
+    ]
+    found = Explanation(tmp_path, "autoint", 3, ("x", "y"), pl.DataFrame(lines))
+    np.testing.assert_allclose(found.mean_map(), np.full((2, 2), 0.5))

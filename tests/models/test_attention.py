@@ -14,6 +14,7 @@ from recsys.models.autoint import AutoInt
 from recsys.models.din import DIN
 from recsys.models.explained import MapsFields, WeighsEvents
 from recsys.models.inputs import Layout
+from recsys.models.units import hidden_layers
 from tests.models.made import doubled, layouts, make_inputs
 
 AUTOINT: list[dict[str, Any]] = [
@@ -134,3 +135,18 @@ def test_who_can_explain() -> None:
     assert {name: kinds(name) for name in MODELS} == {
         name: attending.get(name, (False, False)) for name in MODELS
     }
+
+
+def test_maps_of_layers_with_fewer_heads_end_in_zeros() -> None:
+    """Of heads 1 and 2 of three, the maps are those of the whole layer; what is lost is no attention."""
+    layout = Layout({"user": 6, "item": 6, "shop": 6})
+    options = {"layers": 2, "heads": 3, "head_dim": 4, "hidden": [8]}
+    model = build_model("autoint_plus", options, layout, 1).eval()
+    assert isinstance(model, AutoInt)
+    inputs = make_inputs(layout, 5, 4)
+    whole = model.attention_maps(inputs)
+    hidden_layers(model)[0].keep(torch.tensor([1, 2]))
+    cut = model.attention_maps(inputs)
+    torch.testing.assert_close(cut[:, 0, :2], whole[:, 0, 1:])
+    assert not cut[:, 0, 2].any()
+    torch.testing.assert_close(cut[:, 1].sum(-1), torch.ones(5, 3, 3))
