@@ -22,7 +22,7 @@ from compression_cells import STUDY, planned
 from harness import PACKAGES, versions
 
 import recsys
-from recsys.config import PlanSettings, RankSettings, TimeSplit, TrainSettings
+from recsys.config import ColumnSettings, PlanSettings, RankSettings, TimeSplit, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.data.synth import synth
 from recsys.embeddings.accounting import counted_bytes
@@ -64,7 +64,8 @@ def prepared(rows: int) -> tuple[Dataset, Ranking]:
     folder = _folder(rows)
     if not (folder / "dataset" / "dataset.json").exists():
         log = synth(LOG, folder / "log", rows=rows) / "log.parquet"
-        schema = recsys.infer(log, label="clicked", split=SPLIT)
+        shared = {"history": ColumnSettings(vocabulary="item_id")}
+        schema = recsys.infer(log, label="clicked", split=SPLIT, columns=shared)
         recsys.rank(
             log, schema, split=SPLIT, settings=RankSettings(report=False), output=folder / "ranking"
         )

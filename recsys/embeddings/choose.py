@@ -3,8 +3,8 @@
 Every method in both serving types, with vectors as wide as asked and half as wide, with one and with two
 lookups, is planned and judged by one estimate (``recsys.embeddings.estimate``). Then each vocabulary of the
 best few is given the other modes in turn, most told per row first, and keeps what lowers the estimate: so
-come plans of mixed modes, such as items exact and users on shared rows. Widths below a half, more than two
-lookups and types below int4 are not tried, as nothing is known of what they cost.
+come plans of mixed modes, such as items exact and users on shared rows. Rows narrower than half a vector,
+more than two lookups and types below int4 are not tried, as nothing is known of what they cost.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.config import PlanSettings, TableSettings
+from recsys.data.dataset import FIRST_ID
 from recsys.embeddings.accounting import counted_bytes
 from recsys.embeddings.estimate import Values, estimate
 from recsys.embeddings.plan import Plan
@@ -28,7 +29,7 @@ MODES = ("full", "unified", "adaptive", "hash")
 _REFINED = 3
 """Candidates whose vocabularies are given other modes."""
 _SHOWN = 5
-_LEAST_GAIN = 1e-5
+_LEAST_GAIN = 5e-5
 
 Made = Callable[[PlanSettings], Plan]
 
@@ -150,8 +151,11 @@ def _add(
         plan = made(tried)
     except PlanError:
         return None
-    if any(2 * plan.width_of(name) < width for name, width in widths.items()):
-        return None
+    divided = "lookups" not in tried.model_fields_set or tried.lookups in LOOKUPS
+    for name, width in widths.items():
+        narrowest = plan.tables[plan.table_of(name)].dim if divided else plan.width_of(name)
+        if 2 * narrowest < width:
+            return None
     if any(plan == other.plan for other in found):
         return None
     candidate = Candidate(tried, plan, estimate(plan, values).loss, counted_bytes(plan, "bundle"))
@@ -169,7 +173,13 @@ def _refine(
     """Give each vocabulary the other modes in turn, and keep what lowers the estimate."""
     if start.settings.mode == "mixed":
         return
-    free = [name for name in values if start.settings.tables.get(name, TableSettings()).mode is None]
+    small = FIRST_ID + start.settings.exact
+    free = [
+        name
+        for name in values
+        if start.settings.tables.get(name, TableSettings()).mode is None
+        and start.plan.vocabularies[name].size > small
+    ]
     free.sort(key=lambda name: -values[name].weight / start.plan.vocabularies[name].size)
     current = start
     for name in free:
