@@ -1,8 +1,9 @@
 """Retrieval: the frontier of recall, speed and memory, beside FAISS and other indexes.
 
 Recall@10 against an exact search, 1 M × 64 made vectors (``retrieval_data.py`` says how), queries from
-another distribution than items, one thread. Memory and re-rank: 1 M × 256. What 8 bytes keep:
-Gowalla, vectors of a truncated SVD. Indexes are built once and kept in ``benchmarks/.cache``. The other
+another distribution than items, one thread. Memory and re-rank: 1 M × 256. What 4 and 8 bytes keep:
+Gowalla, vectors of a truncated SVD (``retrieval_codes.py``). Two towers: the newest result of
+``retrieval_gowalla.py``. Indexes are built once and kept in ``benchmarks/.cache``. The other
 indexes' environment: ``make bench-envs``.
 
     OMP_NUM_THREADS=1 python benchmarks/retrieval.py [--quick] [--data FOLDER]
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import faiss
 from harness import RESULTS, Spread, finish, newest, parser
+from retrieval_codes import gowalla_codes
 from retrieval_index import (
     OTHERS,
     Case,
@@ -36,7 +38,7 @@ from retrieval_index import (
     our_cases,
     ours,
 )
-from retrieval_memory import kept_at_8_bytes, rerank_milliseconds, resident, wide_index
+from retrieval_memory import rerank_milliseconds, resident, wide_index
 from retrieval_pictures import draw
 
 NAME = "retrieval"
@@ -63,7 +65,9 @@ def main() -> None:
         figures, spread = quick()
     else:
         figures, spread = full(options.without)
-    figures |= kept_at_8_bytes(options.data / "gowalla")
+    earlier = newest(NAME) if options.quick else None
+    known = None if earlier is None else earlier[1]["figures"]
+    figures |= gowalla_codes(options.data / "gowalla", known) | two_towers()
     finish(NAME, figures, quick=options.quick, spread=spread)
 
 
@@ -108,6 +112,16 @@ def full(without: Sequence[str]) -> tuple[Figures, dict[str, Spread]]:
         "resident_recall10": held["recall10"],
     }
     return figures, {"rerank_ms": rerank}
+
+
+def two_towers() -> Figures:
+    """What the newest run of ``retrieval_gowalla.py`` reached."""
+    found = newest("retrieval_gowalla")
+    if found is None:
+        print("no result of benchmarks/retrieval_gowalla.py yet: gowalla_recall20 and _ndcg20 are left out")
+    keys = ("gowalla_recall20", "gowalla_ndcg20")
+    figures: Figures = {key: None if found is None else found[1]["figures"][key] for key in keys}
+    return figures | {"gowalla_from": None if found is None else found[0]}
 
 
 def _faiss(data: Data, kind: str, *, spherical: bool) -> Iterator[Case]:

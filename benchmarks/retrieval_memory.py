@@ -1,4 +1,4 @@
-"""What an index of 1 M × 256 holds in memory, how fast it re-ranks, and what codes of 8 bytes keep."""
+"""What an index of 1 M × 256 holds in memory, and how fast it re-ranks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 from retrieval_data import made
 from retrieval_index import built, source
 
 from recsys.retrieval.build import IndexSettings, index
-from recsys.retrieval.coarse import Coarse
 from recsys.retrieval.dense import DenseFile, DenseWriter
 from recsys.retrieval.index import Index
-from recsys.retrieval.kernels import best
 
 WIDE = 256
 CANDIDATES, QUERIES = 1_000, 300
@@ -117,93 +113,6 @@ def rerank_milliseconds(rows: int) -> list[float]:
             dense.scores(block[:1], candidates)
             spent.append(1000 * (time.perf_counter() - started))
     return spent
-
-
-# --- 8 bytes on Gowalla ---------------------------------------------------------------------------
-
-
-def kept_at_8_bytes(log: Path) -> dict[str, float | int | str | None]:
-    """Recall@20 of held-out check-ins after codes of 8 bytes and a re-rank of 200, over an exact search's.
-
-    Vectors: a truncated SVD of Gowalla's train matrix (64 numbers), made here; seen items are masked.
-    """
-    if not (log / "train.parquet").exists():
-        print(f"{log}: no Gowalla here, kept_8b is left out")
-        return {"kept_8b": None}
-    users, items, seen, wanted = gowalla_vectors(log)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = IndexSettings(codes=True, dtype="float32", bytes_per_item=27.2)
-        opened = index(items, folder + "/index", settings=settings)
-        coarse, dense = opened._state[1].coarse, opened._state[1].base.dense
-        assert coarse is not None
-        exact = _task_recall(_exact(users, dense, seen), wanted)
-        coded = _task_recall(_by_codes(users, coarse, dense, seen), wanted)
-        size = coarse.quantiser.code_bytes
-    return {"kept_8b": coded / exact, "kept_8b_code_bytes": size, "kept_8b_exact_recall20": exact}
-
-
-def gowalla_vectors(
-    log: Path,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Vectors of users with test items, of items, and each user's train and test items."""
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.linalg import svds
-
-    train, test = (pl.read_parquet(log / f"{part}.parquet") for part in ("train", "test"))
-    user, item = train.columns[:2]
-    shape = (
-        int(max(train[user].max(), test[user].max())) + 1,
-        int(max(train[item].max(), test[item].max())) + 1,
-    )
-    ones = np.ones(train.height, np.float32)
-    matrix = csr_matrix((ones, (train[user].to_numpy(), train[item].to_numpy())), shape)
-    left = 1 / np.sqrt(np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1))
-    right = 1 / np.sqrt(np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1))
-    weighted = matrix.multiply(left[:, None]).multiply(right[None]).tocsr().astype(np.float32)
-    u, s, v = svds(weighted, k=64, random_state=0)
-    lists = test.group_by(user).agg(item).sort(user)[::10]
-    known = dict(train.group_by(user).agg(item).iter_rows())
-    who = lists[user].to_numpy()
-    return (
-        np.ascontiguousarray(u[who] * s, np.float32),
-        np.ascontiguousarray(v.T, np.float32),
-        [np.array(known.get(each, []), np.int64) for each in who],
-        [np.array(line, np.int64) for line in lists[item].to_list()],
-    )
-
-
-def _exact(
-    users: NDArray[np.float32], dense: DenseFile, seen: list[NDArray[np.int64]]
-) -> NDArray[np.int64]:
-    lines = []
-    for start in range(0, len(users), 1_000):
-        scores = users[start : start + 1_000] @ dense.take(slice(None)).T
-        for line, gone in zip(scores, seen[start : start + 1_000], strict=True):
-            line[gone] = -np.inf
-        lines.append(np.argpartition(-scores, 19, axis=1)[:, :20])
-    return np.concatenate(lines)
-
-
-def _by_codes(
-    users: NDArray[np.float32], coarse: Coarse, dense: DenseFile, seen: list[NDArray[np.int64]]
-) -> NDArray[np.int64]:
-    lines = []
-    for query, gone in zip(users, seen, strict=True):
-        ranked = coarse.ranked(query[None], 200 + len(gone), coarse.quantiser.lists)[0]
-        fresh = ranked[~np.isin(ranked, gone)][None, :200]
-        lines.append(best(dense.scores(query[None], fresh), fresh, 20)[1])
-    return np.concatenate(lines)
-
-
-def _task_recall(rows: NDArray[np.int64], wanted: list[NDArray[np.int64]]) -> float:
-    return float(
-        np.mean(
-            [
-                len(np.intersect1d(line, right)) / len(right)
-                for line, right in zip(rows, wanted, strict=True)
-            ]
-        )
-    )
 
 
 if __name__ == "__main__":

@@ -155,6 +155,15 @@ def _encoded(dense: DenseFile, quantiser: Quantiser) -> tuple[NDArray[np.int64],
     return lists, codes
 
 
+def _coded(dense: DenseFile, quantiser: Quantiser, lists: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Codes of all rows, whose lists are known."""
+    parts, start = [], 0
+    for block in dense.blocks():
+        parts.append(quantiser.codes(block, lists[start : start + len(block)]))
+        start += len(block)
+    return np.concatenate(parts)
+
+
 def _routed(
     quantiser: Quantiser,
     lists: NDArray[np.int64],
@@ -197,7 +206,7 @@ def _with_learned(
     best_known, better = reached["not learned"], made
     for objective in OBJECTIVES:
         quantiser = learned(made.quantiser, lesson, objective, seed)
-        other = replace(made, quantiser=quantiser, codes=_encoded(dense, quantiser)[1])
+        other = replace(made, quantiser=quantiser, codes=_coded(dense, quantiser, made.lists))
         reached[objective] = recall(other)
         if reached[objective] >= best_known:
             best_known, better = reached[objective], other

@@ -124,9 +124,13 @@ class Quantiser:
         lists = np.ascontiguousarray(knn(rotated, self.centroids, 1, "l2")[1][:, 0])
         return lists, self._codes(rotated, lists)
 
+    def codes(self, vectors: NDArray[np.float32], lists: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Codes ``[n, code_bytes]`` of vectors ``[n, D]`` whose lists are known."""
+        return self._codes(self.rotated(vectors), lists)
+
     def words(self, vectors: NDArray[np.float32], lists: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Codewords ``[n, M]`` of vectors ``[n, D]`` whose lists are known."""
-        codes = self._codes(self.rotated(vectors), lists)
+        codes = self.codes(vectors, lists)
         return codes if self.bits == 8 else np.stack([codes & 15, codes >> 4], 2).reshape(len(codes), -1)
 
     def _codes(self, rotated: NDArray[np.float32], lists: NDArray[np.int64]) -> NDArray[np.uint8]:
