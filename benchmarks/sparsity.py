@@ -320,6 +320,7 @@ def _draw(found: Mapping[str, list[dict[str, Any]]]) -> None:
             share = sparse["budget"] if sparse.get("method") == "dsl" else _weights(run) / whole
             points.setdefault(method, []).append((share, run["test_auc"]))
     points["magnitude"] = [(0.2, run["magnitude_20"]) for run in found["dense"]]
+    points.get("ours", []).extend(points["dense"])  # its curve ends in the whole model
     ours = found.get("ours_20", [{}])[0]
     draw(points, ours.get("densities", {}), RESULTS)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -35,11 +36,16 @@ def draw(
     figure.savefig(folder / "sparsity-auc.png", dpi=110, metadata={"Software": None})
     if densities:
         figure, axes = _axes("steps", "share that is kept")
-        for name, values in densities.items():
-            if name != "step":
-                part = name.removeprefix("density/")
-                whole = "/" not in part
-                axes.plot(densities["step"], values, label=part, linewidth=2.5 if whole else 1, alpha=0.9)
+        for at, (name, values) in enumerate((n, v) for n, v in densities.items() if n != "step"):
+            part = name.removeprefix("density/")
+            axes.plot(
+                densities["step"],
+                values,
+                label=part,
+                color=colormaps["tab20"](at % 20),
+                linewidth=1.5 if "/" in part else 3,
+                linestyle="--" if part.startswith("tables") else "-",
+            )
         axes.set_ylim(0, 1.05)
         axes.set_title("Frappe_x1, AutoInt+, a fifth of all weights: who keeps how much")
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
