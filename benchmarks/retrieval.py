@@ -43,7 +43,7 @@ from retrieval_pictures import draw
 
 NAME = "retrieval"
 ROOT = Path(__file__).resolve().parents[1]
-FULL_ROWS, QUICK_ROWS = 1_000_000, 50_000
+FULL_ROWS, QUICK_ROWS = 1_000_000, 20_000
 FULL_ROUNDS, QUICK_ROUNDS = 3, 5
 CODE_BYTES = 16
 Figures = dict[str, float | int | str | None]

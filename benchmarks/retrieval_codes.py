@@ -6,7 +6,6 @@ vectors of others are the queries that our index is built with. FAISS's index is
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ import faiss
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from retrieval_index import built
+from retrieval_index import built, source
 
 from recsys.retrieval.build import IndexSettings, index
 from recsys.retrieval.choice import lists_for
+from recsys.retrieval.index import Index
 from recsys.retrieval.kernels import best
-from recsys.retrieval.snapshot import Snapshot
 
 DIM, ASKED_EVERY = 64, 10
 FAISS_4B = ("OPQ4,PQ4x8", "OPQ4,IVF512,PQ4x8")
@@ -111,11 +110,15 @@ def _ours(log: Log, code_bytes: int, queries: NDArray[np.float32] | None) -> tup
     lists = lists_for(rows)
     tables = 4 * (lists * (2 * dim + 1) + 16 * dim + dim**2) / rows
     size = 8 + tables + (code_bytes + 0.5) * (1 + 16 * lists / rows)
-    with tempfile.TemporaryDirectory() as folder:
+
+    def build(folder: Path) -> None:
         settings = IndexSettings(codes=True, dtype="float32", bytes_per_item=size)
-        made = index(log.items, folder + "/index", settings=settings, queries=queries)
-        snapshot: Snapshot = made._state[1]
-        coarse, record = snapshot.coarse, made.manifest.coarse
+        index(log.items, folder / "index", settings=settings, queries=queries)
+
+    facts = {"bytes": code_bytes, "queries": queries is not None, "sum": float(log.items.sum())}
+    folder, _ = built("gowalla-ours", facts | {"source": source()}, build)
+    made = Index.open(folder / "index", verify=False)
+    coarse, record = made._state[1].coarse, made.manifest.coarse
     assert coarse is not None
     assert record is not None
     assert record.code_bytes == code_bytes
