@@ -44,7 +44,7 @@ class Results:
 
     def of(self, key: str, metric: str) -> list[float]:
         """One metric of every seed."""
-        return [run[metric] for run in (self.runs | self.peers).get(key, ()) if metric in run]
+        return [run[metric] for run in (self.runs | self.peers).get(key, ()) if run.get(metric) is not None]
 
     def mean(self, key: str, metric: str = "auc") -> float | None:
         """Mean over the seeds; None where none was run."""
@@ -112,7 +112,7 @@ def study(tasks: Collection[str], data: Path, *, only_kept: bool = False) -> Res
 
 def _shown(found: dict[str, Any]) -> str:
     names = ("valid_auc", "auc", "gauc", "logloss")
-    return ", ".join(f"{name} {found[name]:.5f}" for name in names if name in found)
+    return ", ".join(f"{name} {found[name]:.5f}" for name in names if found.get(name) is not None)
 
 
 def report(results: Results) -> None:

@@ -21,6 +21,8 @@ from recsys.embeddings import estimate as model
 from recsys.embeddings.plan import Plan
 
 LADDER = "ml1m_ctr-without-position"
+WIDTH = 16
+"""Of the ladder; vectors that are narrower everywhere are no matter of the estimate."""
 BENDS = (0.5, 0.6, 0.7, 0.8, 1.0, 1.3)
 
 
@@ -50,7 +52,8 @@ def main() -> None:
             f"{what}: alike {one.alike:.4f}, crowded {one.crowded:.4f}: expected {loss:.4f}, "
             f"measured {full - auc:.4f}"
         )
-    used = np.array([mode != "quotient" for mode in modes])
+    narrow = [plan.width_of("genres") < WIDTH for plan in plans]
+    used = np.array([mode != "quotient" and not thin for mode, thin in zip(modes, narrow, strict=True)])
     lost = (full - aucs)[used]
     parts = np.array([[one.alike, one.crowded] for one in found])[used]
     fitted = []

@@ -17,8 +17,9 @@ The constants are fitted by least squares to the validation AUCs of MovieLens-1M
 one and two lookups, adaptive and full tables at 80, 200 and 400 kB), against the mean of the full tables:
 ``python benchmarks/compression_estimate.py`` repeats it (root mean square error 0.0011, of losses up to
 0.015). They are of one log and one model: good for putting plans in order, not for foretelling an AUC.
-Vectors of half the width cost nothing there, within noise; int4 is what it cost on the validation rows of a
-shared table with 10,000 rows of 8.
+Half the width for large vocabularies alone (``mixed``) costs nothing there, within noise; half the width
+everywhere costs 0.002 to 0.005, which the estimate does not know. int4 is what it cost on the validation
+rows of a shared table with 10,000 rows of 8.
 
 Rows are sampled, so that an estimate takes milliseconds for vocabularies of any size, and draws are seeded
 by names, so that plans are compared on the same luck.
