@@ -56,12 +56,14 @@ class Setting:
 
 DEMO = Setting("demo", "din", "pipelines/demo.yaml", "synth:demo", seeds=1)
 FRAPPE, ML1M, BEAUTY = "frappe_x1", "ml1m_ctr", "amazon_beauty/din"
+DEEP = ("model.hidden_1=[400,400]", "model.hidden_2=[400]", "train.tables.l2=0.05")
 AVERAGED, LAST = ("train.average=0.995",), ("train.average=null",)
 SETTINGS = (
     Setting("frappe", "autoint_plus", "pipelines/frappe_x1.yaml", FRAPPE, AVERAGED),
     Setting("frappe", "autoint_plus_last", "pipelines/frappe_x1.yaml", FRAPPE),
     Setting("frappe", "finalmlp", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE),
     Setting("frappe", "finalmlp_last", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, LAST),
+    Setting("frappe", "finalmlp_deep", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, DEEP),
     Setting("ml1m_ids", "dcnv2", "pipelines/ml1m_ids.yaml", ML1M, seeds=3),
     Setting(
         "ml1m_attributes", "autoint_plus", "pipelines/ml1m_attributes.yaml", "made:ml1m_attributes", seeds=3
