@@ -72,8 +72,8 @@ SETTINGS = (
         "ml1m_no_position", "autoint_plus", "pipelines/ml1m_attributes.yaml", "made:ml1m_attributes",
         ("data.columns.position.roles=[]",), seeds=3,
     ),
-    Setting("beauty", "din", "pipelines/amazon_beauty_din.yaml", BEAUTY, seeds=3),
-    Setting("beauty", "mean", "pipelines/amazon_beauty_din.yaml", BEAUTY, ("model.pooling=mean",), seeds=3),
+    Setting("beauty", "din", "pipelines/amazon_beauty_din.yaml", BEAUTY),
+    Setting("beauty", "mean", "pipelines/amazon_beauty_din.yaml", BEAUTY, ("model.pooling=mean",)),
 )  # fmt: skip
 
 
