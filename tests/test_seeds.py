@@ -65,12 +65,13 @@ def test_mean_and_sd_are_those_of_the_runs_and_finished_seeds_stay(case: Case) -
     assert states(second)["train 2026"] == "made"
     assert {path: when for path, when in case.results().items() if path in before} == before
     assert second.seeds is not None
-    reached = []
+    reached, losses = [], set()
     for made in second.seeds.runs:
         lines = [json.loads(line) for line in (made.folder / "metrics.jsonl").read_text().splitlines()]
         best = Run.load(made.folder).result.best_step
         reached += [line["valid/auc"] for line in lines if line["step"] == best and "valid/auc" in line]
-    assert len(set(reached)) == 3
+        losses |= {line["loss"] for line in lines if "loss" in line}
+    assert len(losses) == len(reached) == 3
     spread = second.seeds.spread("valid", "auc")
     assert spread is not None
     assert spread.mean == pytest.approx(np.mean(reached))

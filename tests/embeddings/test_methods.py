@@ -93,9 +93,9 @@ def rows_by_hand(made: Plan, dataset: Dataset, vocabulary: str) -> list[list[int
             case "full":
                 return [number]
             case "unified":
-                size = rows // planned.parts
+                block = rows // planned.parts
                 return [
-                    part * size + row_of(keys[number], vocabulary, k, size)
+                    part * block + row_of(keys[number], vocabulary, k, block)
                     for k, part in enumerate(planned.dealt or (0,) * planned.lookups)
                 ]
             case "quotient":

@@ -35,7 +35,7 @@ SETTINGS = TrainSettings(
     monitor="recall",
     monitor_k=10,
     log_every=1,
-    plateau=Plateau(stop_after=99),
+    plateau=Plateau(factor=0.99, stop_after=99),  # an evaluation without luck does not end the learning
     tables=TableOptimizer(lr=0.01, fused_lr=0.2, init_std=0.1),
 )
 
