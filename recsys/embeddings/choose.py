@@ -11,7 +11,7 @@ lookups and types below int4 are not tried, as nothing is known of what they cos
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.config import PlanSettings, TableSettings
@@ -86,19 +86,16 @@ def best(settings: PlanSettings, made: Made, values: Mapping[str, Values]) -> Pl
     """
     if settings.bytes is None:
         raise PlanError("plan.mode: best needs a budget in plan.bytes")
-    widths = _widths(settings, made)
-    found: list[Candidate] = []
+    search = _Search(made, values, _widths(settings, made))
     for tried in _candidates(settings):
-        _add(found, tried, made, values, widths)
-    if not found:
+        search.add(tried)
+    if not search.found:
         return _with(settings, mode="unified", serve_dtype="int4")
-    found.sort(key=lambda candidate: candidate.order)
-    for start in found[:_REFINED]:
-        _refine(found, start, made, values, widths)
-    found.sort(key=lambda candidate: candidate.order)
-    for number, candidate in enumerate(found[:_SHOWN]):
+    for start in search.in_order()[:_REFINED]:
+        search.refine(start)
+    for number, candidate in enumerate(search.in_order()[:_SHOWN]):
         say(f"{'plan' if number == 0 else 'next'}: {candidate} of AUC expected to be lost")
-    return found[0].settings
+    return search.in_order()[0].settings
 
 
 def _widths(settings: PlanSettings, made: Made) -> dict[str, int]:
@@ -137,57 +134,60 @@ def _with(settings: PlanSettings, **update: object) -> PlanSettings:
     return settings.model_copy(update=update | {"counted": "bundle"})
 
 
-def _add(
-    found: list[Candidate],
-    tried: PlanSettings,
-    made: Made,
-    values: Mapping[str, Values],
-    widths: Mapping[str, int],
-) -> Candidate | None:
-    """Plan settings and add them to what was found; None where they do not fit or are known."""
-    try:
-        plan = made(tried)
-    except PlanError:
-        return None
-    divided = "lookups" not in tried.model_fields_set or tried.lookups in LOOKUPS
-    for name, width in widths.items():
-        narrowest = plan.tables[plan.table_of(name)].dim if divided else plan.width_of(name)
-        if 2 * narrowest < width:
+@dataclass
+class _Search:
+    """The plans that fit, as they are found."""
+
+    made: Made
+    values: Mapping[str, Values]
+    widths: Mapping[str, int]
+    """Width of each feature's vectors where bytes are no matter."""
+    found: list[Candidate] = field(default_factory=list)
+
+    def in_order(self) -> list[Candidate]:
+        """The best first."""
+        return sorted(self.found, key=lambda candidate: candidate.order)
+
+    def add(self, tried: PlanSettings) -> Candidate | None:
+        """Plan settings and add them to what was found; None where they do not fit or are known."""
+        try:
+            plan = self.made(tried)
+        except PlanError:
             return None
-    if any(plan == other.plan for other in found):
-        return None
-    candidate = Candidate(tried, plan, estimate(plan, values).loss, counted_bytes(plan, "bundle"))
-    found.append(candidate)
-    return candidate
+        divided = "lookups" not in tried.model_fields_set or tried.lookups in LOOKUPS
+        for name, width in self.widths.items():
+            narrowest = plan.tables[plan.table_of(name)].dim if divided else plan.width_of(name)
+            if 2 * narrowest < width:
+                return None
+        if any(plan == other.plan for other in self.found):
+            return None
+        loss, shipped = estimate(plan, self.values).loss, counted_bytes(plan, "bundle")
+        candidate = Candidate(tried, plan, loss, shipped)
+        self.found.append(candidate)
+        return candidate
 
-
-def _refine(
-    found: list[Candidate],
-    start: Candidate,
-    made: Made,
-    values: Mapping[str, Values],
-    widths: Mapping[str, int],
-) -> None:
-    """Give each vocabulary the other modes in turn, and keep what lowers the estimate."""
-    if start.settings.mode == "mixed":
-        return
-    small = FIRST_ID + start.settings.exact
-    free = [
-        name
-        for name in values
-        if start.settings.tables.get(name, TableSettings()).mode is None
-        and start.plan.vocabularies[name].size > small
-    ]
-    free.sort(key=lambda name: -values[name].weight / start.plan.vocabularies[name].size)
-    current = start
-    for name in free:
-        for mode in MODES:
-            stated = current.settings.tables.get(name, TableSettings()).model_copy(update={"mode": mode})
-            tables = dict(current.settings.tables) | {name: stated}
-            tried = current.settings.model_copy(update={"tables": tables})
-            candidate = _add(found, tried, made, values, widths)
-            if candidate is not None and candidate.loss < current.loss - _LEAST_GAIN:
-                current = candidate
+    def refine(self, start: Candidate) -> None:
+        """Give each vocabulary the other modes in turn, and keep what lowers the estimate."""
+        if start.settings.mode == "mixed":
+            return
+        small = FIRST_ID + start.settings.exact
+        free = [
+            name
+            for name in self.values
+            if start.settings.tables.get(name, TableSettings()).mode is None
+            and start.plan.vocabularies[name].size > small
+        ]
+        free.sort(key=lambda name: -self.values[name].weight / start.plan.vocabularies[name].size)
+        current = start
+        for name in free:
+            for mode in MODES:
+                stated = current.settings.tables.get(name, TableSettings()).model_copy(
+                    update={"mode": mode}
+                )
+                tables = dict(current.settings.tables) | {name: stated}
+                candidate = self.add(current.settings.model_copy(update={"tables": tables}))
+                if candidate is not None and candidate.loss < current.loss - _LEAST_GAIN:
+                    current = candidate
 
 
 def _commonest_mode(plan: Plan) -> str:
