@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_peers import PEERS, peer_figures
-from accuracy_settings import DEMO, ROOT, SETTINGS, Setting, data_of, environment, write_synthetic
+from accuracy_settings import DEMO, ROOT, SETTINGS, Setting, data_of, run_chain, write_synthetic
 from cells import cell
 from harness import Spread, finish, newest, parser
 
@@ -62,13 +60,7 @@ def trained(setting: Setting, seed: int, data: Path) -> dict[str, Any]:
     """Train and evaluate in a process of its own; validation and test metrics, epochs, references."""
     with tempfile.TemporaryDirectory() as folder:
         sets = (*setting.changes, f"train.seed={seed}")
-        command = [sys.executable, "-m", "recsys", "run", str(ROOT / setting.run_file)]
-        command += ["--data", str(data), "--output", folder, "--until", "evaluate"]
-        for change in sets:
-            command += ["--set", change]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-        if done.returncode:
-            raise RuntimeError(f"{setting.key}, seed {seed}: {done.stderr[-2000:]}")
+        run_chain(setting.run_file, data, Path(folder), "evaluate", sets)
         return _figures(Path(folder), data)
 
 

@@ -7,7 +7,6 @@ would with ``min_categr_count: 1``. Its environment: ``make bench-envs``.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from accuracy_settings import ROOT, run_chain
 from cells import cell
 
 from recsys.data.dataset import Dataset
 
-ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / "benchmarks" / ".envs" / "fuxictr" / "bin" / "python"
 SCRIPT = Path(__file__).parent / "peers" / "fuxictr_accuracy.py"
 VERSION = 1
@@ -74,11 +73,7 @@ def peer_figures(peer: Peer, seed: int, data: Path, *, only_kept: bool = False) 
 
 def _trained(peer: Peer, seed: int, data: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
-        command = [sys.executable, "-m", "recsys", "run", str(ROOT / peer.run_file), "--data", str(data)]
-        command += ["--output", f"{work}/ours", "--until", "prepare"]
-        subprocess.run(
-            command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
+        run_chain(peer.run_file, data, Path(work) / "ours", "prepare")
         dataset = Dataset.load(Path(work) / "ours" / "dataset")
         spec = Path(work) / "spec.json"
         spec.write_text(json.dumps(_spec(peer, dataset) | {"seed": seed, "work": work}))

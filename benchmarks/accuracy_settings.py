@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from cells import CELLS
+
+from recsys.data.synth import synth
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = CELLS.parent / "logs"
@@ -77,9 +79,16 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def environment() -> dict[str, str]:
-    """The repository's own recsys, whatever is installed."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+def run_chain(run_file: str, data: Path, output: Path, until: str, changes: Sequence[str] = ()) -> None:
+    """``recsys run`` in a process of its own, by this repository's code, whatever is installed."""
+    command = [sys.executable, "-m", "recsys", "run", str(ROOT / run_file), "--data", str(data)]
+    command += ["--output", str(output), "--until", until]
+    for change in changes:
+        command += ["--set", change]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{run_file} with {list(changes)}: {done.stderr[-2000:]}")
 
 
 def data_of(setting: Setting, root: Path) -> Path:
@@ -102,8 +111,7 @@ def data_of(setting: Setting, root: Path) -> Path:
 def write_synthetic(name: str, folder: Path) -> None:
     """Write the log of ``data/synth_NAME.yaml``."""
     source = ROOT / f"data/synth_{name}.yaml"
-    command = [sys.executable, "-m", "recsys", "synth", str(source), "--output", str(folder)]
-    subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL)
+    synth(source, folder)
 
 
 def _ml1m_attributes(root: Path, folder: Path) -> None:

@@ -114,7 +114,9 @@ def train_ours(model: str, folder: Path, steps: int, precision: str) -> dict[str
 def peer_spec(folder: Path, dataset: Dataset, steps: int) -> Path:
     """What FuxiCTR needs to know of a dataset, as JSON."""
     sizes = {name: info.size for name, info in dataset.manifest.vocabularies.items()}
-    sequences = {f.name: (sizes["item"], HISTORY, "item") for f in dataset.features if f.kind == "sequence"}
+    sequences = {
+        f.name: (sizes["item"], HISTORY, "item", None) for f in dataset.features if f.kind == "sequence"
+    }
     spec = {
         "work": str(folder),
         "train": str(dataset.part("train")),

@@ -28,14 +28,14 @@ from fuxictr.pytorch.layers import (
     FeatureEmbedding,
     FeatureEmbeddingDict,
     MLP_Block,
-    ScaledDotProductAttention,
 )
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
+from fuxictr_parts import LABEL, Attention, feature_map
 from torch import Tensor, nn
 
 HIDDEN = [400, 400, 400]
-LABEL, GROUP = "__label__", "__group__"
+GROUP = "__group__"
 
 
 class Rows:
@@ -82,7 +82,7 @@ class AutoIntPlus(BaseModel):
         super().__init__(features, model_id="autoint_plus", **kwargs)
         self.embedding_layer = FeatureEmbedding(features, dim)
         self.attention = nn.Sequential(
-            *(Attention(dim if i == 0 else 128, 128, 4, dropout) for i in range(5))
+            *(Attention(dim if i == 0 else 128, 128, 4, dropout=dropout, whole=True) for i in range(5))
         )
         self.fc = nn.Linear(features.num_fields * 128, 1)
         self.dnn = MLP_Block(
@@ -94,27 +94,6 @@ class AutoIntPlus(BaseModel):
         fields = self.embedding_layer(self.get_inputs(inputs))
         logits = self.fc(self.attention(fields).flatten(1)) + self.dnn(fields.flatten(1))
         return {"y_pred": self.output_activation(logits)}
-
-
-class Attention(nn.Module):
-    """One interacting layer: scaled products, residual projection, layer norm, ReLU."""
-
-    def __init__(self, inputs: int, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.scale = heads, (width // heads) ** 0.5
-        self.project = nn.ModuleList(nn.Linear(inputs, width, bias=False) for _ in range(3))
-        self.residual = nn.Linear(inputs, width, bias=False) if inputs != width else nn.Identity()
-        self.attend = ScaledDotProductAttention(dropout)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, fields: Tensor) -> Tensor:
-        rows, count, _ = fields.shape
-        query, key, value = (
-            layer(fields).view(rows, count, self.heads, -1).transpose(1, 2) for layer in self.project
-        )
-        mixed, _ = self.attend(query, key, value, scale=self.scale)
-        mixed = mixed.transpose(1, 2).reshape(rows, count, -1)
-        return self.norm(mixed + self.residual(fields)).relu()
 
 
 class FinalMLP(BaseModel):
@@ -210,35 +189,15 @@ class Din(BaseModel):
 MODELS = {"autoint_plus": AutoIntPlus, "finalmlp": FinalMLP, "dcnv2": Dcnv2, "din": Din}
 
 
-def feature_map(spec: dict) -> FeatureMap:
-    """FuxiCTR's feature map of a dataset: every id column with its vocabulary's size."""
-    features = FeatureMap("accuracy", spec["work"])
-    for name, size in spec["categorical"].items():
-        features.features[name] = {
-            "type": "categorical", "source": "", "padding_idx": 0, "vocab_size": size, "oov_idx": size - 1,
-        }  # fmt: skip
-    for name, (size, length, shares, encoder) in spec["sequence"].items():
-        features.features[name] = {
-            "type": "sequence", "source": "", "padding_idx": 0, "vocab_size": size, "max_len": length,
-            "feature_encoder": encoder, "oov_idx": size - 1,
-        }  # fmt: skip
-        if shares is not None:
-            features.features[name]["share_embedding"] = shares
-    features.labels = [LABEL]
-    features.num_fields = features.get_num_fields()
-    features.default_emb_dim = spec["dim"]
-    if spec["grouped"]:
-        features.group_id = GROUP
-        features.features[GROUP] = {"type": "meta"}
-    features.set_column_index()
-    return features
-
-
 def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     seed_everything(spec["seed"])
     features = feature_map(spec)
+    if spec["grouped"]:
+        features.group_id = GROUP
+        features.features[GROUP] = {"type": "meta"}
+        features.set_column_index()
     metrics = ["gAUC", "AUC", "logloss"] if spec["grouped"] else ["AUC", "logloss"]
     model = MODELS[spec["model"]](
         features, spec["dim"], spec["dropout"], gpu=-1, verbose=0, model_root=spec["work"], metrics=metrics,

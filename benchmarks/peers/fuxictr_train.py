@@ -2,7 +2,7 @@
 
 Run by benchmarks/training.py in FuxiCTR's own environment. The wheel carries its loader, layers and
 base model but not its model zoo, so the three models are put together here from those layers, with
-the wiring of its zoo (attention without bias, residual projection, ReLU after the sum).
+the wiring of its zoo.
 
     python fuxictr_train.py MODEL SPEC.json     prints one JSON object
 """
@@ -15,7 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.layers import (
@@ -23,10 +22,10 @@ from fuxictr.pytorch.layers import (
     FeatureEmbedding,
     FeatureEmbeddingDict,
     MLP_Block,
-    ScaledDotProductAttention,
 )
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
+from fuxictr_parts import Attention, feature_map
 from torch import nn
 
 EMBEDDING_DIM, HIDDEN = 16, [400, 400, 400]
@@ -48,30 +47,11 @@ class Dnn(BaseModel):
         return {"y_pred": self.output_activation(self.dnn(embedded))}
 
 
-class Attention(nn.Module):
-    """One interacting layer: 2 heads of 32, residual projection, ReLU."""
-
-    def __init__(self, input_dim: int, heads: int = 2, head_dim: int = 32) -> None:
-        super().__init__()
-        self.heads, width = heads, heads * head_dim
-        self.project = nn.ModuleList(nn.Linear(input_dim, width, bias=False) for _ in range(3))
-        self.residual = nn.Linear(input_dim, width, bias=False) if input_dim != width else nn.Identity()
-        self.attend = ScaledDotProductAttention(0.0)
-
-    def forward(self, fields: torch.Tensor) -> torch.Tensor:
-        rows, count, _ = fields.shape
-        query, key, value = (
-            layer(fields).view(rows, count, self.heads, -1).transpose(1, 2) for layer in self.project
-        )
-        mixed, _ = self.attend(query, key, value, scale=None)
-        return (mixed.transpose(1, 2).reshape(rows, count, -1) + self.residual(fields)).relu()
-
-
 class AutoInt(BaseModel):
     def __init__(self, feature_map: FeatureMap, **kwargs: object) -> None:
         super().__init__(feature_map, model_id="autoint", gpu=-1, **kwargs)
         self.embedding_layer = FeatureEmbedding(feature_map, EMBEDDING_DIM)
-        self.layers = nn.Sequential(Attention(EMBEDDING_DIM), Attention(64), Attention(64))
+        self.layers = nn.Sequential(*(Attention(inputs, 64, 2) for inputs in (EMBEDDING_DIM, 64, 64)))
         self.fc = nn.Linear(feature_map.num_fields * 64, 1)
         self.compile("adam", "binary_crossentropy", 1e-3)
         self.reset_parameters()
@@ -105,30 +85,11 @@ class Din(BaseModel):
 MODELS = {"dnn": Dnn, "autoint": AutoInt, "din": Din}
 
 
-def feature_map(spec: dict) -> FeatureMap:
-    """FuxiCTR's feature map of a dataset: every id column with its vocabulary size."""
-    features = FeatureMap("bench", spec["work"])
-    for name, size in spec["categorical"].items():
-        features.features[name] = {
-            "type": "categorical", "source": "", "padding_idx": 0, "vocab_size": size, "oov_idx": size - 1,
-        }  # fmt: skip
-    for name, (size, length, shares) in spec["sequence"].items():
-        features.features[name] = {
-            "type": "sequence", "source": "", "padding_idx": 0, "vocab_size": size, "max_len": length,
-            "share_embedding": shares, "feature_encoder": None, "oov_idx": size - 1,
-        }  # fmt: skip
-    features.labels = ["__label__"]
-    features.num_fields = features.get_num_fields()
-    features.default_emb_dim = EMBEDDING_DIM
-    features.set_column_index()
-    return features
-
-
 def main() -> None:
     model_name, spec = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     logging.disable(logging.WARNING)
     seed_everything(2024)
-    features = feature_map(spec)
+    features = feature_map(spec | {"dim": EMBEDDING_DIM})
     model = MODELS[model_name](
         features, verbose=0, model_root=spec["work"], metrics=["AUC"], task="binary_classification"
     )

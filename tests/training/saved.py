@@ -15,8 +15,18 @@ def saved_tensors(run: Path) -> dict[str, torch.Tensor]:
     """Tensors of the newest checkpoint of a run folder, by key."""
     newest = Checkpoints(run / "checkpoints").named("latest")
     assert newest is not None
+    return checkpoint_tensors(newest)
+
+
+def saved_bytes(run: Path) -> dict[str, bytes]:
+    """The same, to be compared to the bit."""
+    return {key: value.numpy().tobytes() for key, value in saved_tensors(run).items()}
+
+
+def checkpoint_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Tensors of one checkpoint, by key."""
     with distributed("cpu"):
-        return _flat(_load_state_dict_from_keys(checkpoint_id=newest))
+        return _flat(_load_state_dict_from_keys(checkpoint_id=checkpoint))
 
 
 def _flat(state: dict[str, object], prefix: str = "") -> dict[str, torch.Tensor]:

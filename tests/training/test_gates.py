@@ -8,16 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
-from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
 from recsys.config import DenseOptimizer, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.errors import CheckpointError, ConfigError
 from recsys.gate_settings import GateSettings
-from recsys.training.checkpoint import Checkpoints
-from recsys.training.distributed import distributed
 from recsys.training.export import export
 from recsys.training.loaded import load_trained
 from recsys.training.raw_rows import raw_rows
@@ -25,6 +21,7 @@ from recsys.training.raw_scores import score_raw
 from recsys.training.run_folder import Run
 from recsys.training.train import train
 from tests.training.made import compressed_plan, hashed_plan, made_dataset, made_plan, shared_plan
+from tests.training.saved import saved_bytes
 
 DNN = {"name": "dnn", "hidden": [16], "batch_norm": True, "dropout": 0.2}
 PLANS: dict[str, Callable[[Dataset, UpdatePath], Plan]] = {
@@ -60,23 +57,6 @@ def _settings(gates: Mapping[str, object] | None = None, **changes: object) -> T
     return TrainSettings.model_validate(values | changes)
 
 
-def _tensors(run: Path) -> dict[str, bytes]:
-    newest = Checkpoints(run / "checkpoints").named("latest")
-    assert newest is not None
-    with distributed("cpu"):
-        return dict(_flat(_load_state_dict_from_keys(checkpoint_id=newest)))
-
-
-def _flat(state: dict[str, object], prefix: str = "") -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
-    for key, value in state.items():
-        if isinstance(value, torch.Tensor):
-            found.append((f"{prefix}{key}", value.numpy().tobytes()))
-        elif isinstance(value, dict):
-            found += _flat(value, f"{prefix}{key}.")
-    return found
-
-
 def _train(dataset: Dataset, folder: Path, plan: Plan, settings: TrainSettings) -> Run:
     return train(dataset, folder, model=DNN, plan=plan, settings=settings, resume=True)
 
@@ -89,7 +69,7 @@ def test_a_search_that_closes_nothing_leaves_the_training_as_it_would_have_been(
     plan = made_plan(dataset, path)
     plain = _train(dataset, tmp_path / "plain", plan, _settings())
     gated = _train(dataset, tmp_path / "gated", plan, _settings({"epochs": 2, "init": 40.0}))
-    expected, found = _tensors(plain.folder), _tensors(gated.folder)
+    expected, found = saved_bytes(plain.folder), saved_bytes(gated.folder)
     assert expected == {key: value for key, value in found.items() if "gates" not in key}
     assert gated.result.best_value == plain.result.best_value
     assert gated.result.best_step == plain.result.best_step + 2 * STEPS
@@ -111,7 +91,7 @@ def test_k_steps_then_resume_equals_one_run_to_the_bit(
     whole = _train(dataset, tmp_path / "whole", plan, _settings(gates, max_steps=stops[-1]))
     for steps in stops:
         parts = _train(dataset, tmp_path / "parts", plan, _settings(gates, max_steps=steps))
-    assert _tensors(whole.folder) == _tensors(parts.folder)
+    assert saved_bytes(whole.folder) == saved_bytes(parts.folder)
     losses = [run.metrics["loss"].drop_nulls().to_list() for run in (whole, parts)]
     assert losses[0] == losses[1]
     assert whole.result.kept_values == parts.result.kept_values

@@ -12,7 +12,6 @@ import onnx
 import polars as pl
 import pytest
 import torch
-from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
 from recsys.config import TrainSettings
 from recsys.data.dataset import Dataset
@@ -20,7 +19,6 @@ from recsys.embeddings.plan import UpdatePath
 from recsys.errors import ConfigError
 from recsys.models import build_model
 from recsys.models.units import hidden_layers
-from recsys.training.distributed import distributed
 from recsys.training.export import export
 from recsys.training.layout import layout_of
 from recsys.training.loaded import load_trained
@@ -29,6 +27,7 @@ from recsys.training.sparsity.size import Size
 from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
 from tests.training.retrieval_log import made_retrieval_dataset, made_retrieval_plan
+from tests.training.saved import checkpoint_tensors
 
 DNN = {"name": "dnn", "hidden": [48, 32], "dropout": 0.1}
 HEADS = {
@@ -70,22 +69,8 @@ def _train(
     return train(dataset, folder, model=model, plan=plan, settings=settings, resume=resume)
 
 
-def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
-    with distributed("cpu"):
-        return _flat(_load_state_dict_from_keys(checkpoint_id=checkpoint))
-
-
-def _flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in state.items():
-        tensors.update(
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        )
-    return tensors
-
-
 def _require_equal(left: Path, right: Path) -> None:
-    mine, theirs = _tensors(left), _tensors(right)
+    mine, theirs = checkpoint_tensors(left), checkpoint_tensors(right)
     assert set(mine) == set(theirs)
     for key, value in mine.items():
         assert torch.equal(value, theirs[key]), key
@@ -122,7 +107,7 @@ def test_weights_bundle_and_moments_of_units_that_are_out_are_gone(
 ) -> None:
     small = _train(dataset, tmp_path / "small", DENSE_ONLY)
     widths = [layer.width for layer in hidden_layers(load_trained(small.folder).model)]
-    saved = _tensors(_checkpoint(small, 30))
+    saved = checkpoint_tensors(_checkpoint(small, 30))
     matrix = "model.mlp.layers.4.weight"
     assert saved[matrix].shape == (widths[1], widths[0])
     assert saved["optimiser.dense.mlp.layers.4.weight.exp_avg_sq"].shape == (widths[1], widths[0])
@@ -145,7 +130,7 @@ def test_heads_that_are_out_are_gone(dataset: Dataset, tmp_path: Path) -> None:
     kept = [layer.width for layer in hidden_layers(model)]
     assert size.attention(kept) <= max(0.3 * size.attention([4, 4, 24]), size.attention([1, 1, 1]))
     assert 0.25 * size.whole < small.result.parameters <= 0.3 * size.whole
-    saved = _tensors(_checkpoint(small, 30))
+    saved = checkpoint_tensors(_checkpoint(small, 30))
     shape = (4 * 3 * heads[1], 3 * heads[0])
     matrix = "attention.layers.layers.1.projection"
     assert saved[f"model.{matrix}"].shape == saved[f"optimiser.dense.{matrix}.exp_avg"].shape == shape
@@ -203,7 +188,7 @@ def test_a_resumed_run_goes_on_to_the_bit(
 def test_units_that_are_out_do_not_learn(dataset: Dataset, tmp_path: Path) -> None:
     """Between updates at steps 5 and 10, the rows of units that are out stay as they were at step 5."""
     run = _train(dataset, tmp_path / "run", DENSE_ONLY, checkpoint_every=1, keep_checkpoints=30)
-    states = [_tensors(_checkpoint(run, step)) for step in (5, 9)]
+    states = [checkpoint_tensors(_checkpoint(run, step)) for step in (5, 9)]
     out = states[0]["sparsity.units.mlp.0.mask"] == 0
     assert out.any()
     assert torch.equal(out, states[1]["sparsity.units.mlp.0.mask"] == 0)
@@ -269,7 +254,7 @@ def test_a_pool_keeps_its_rows_and_moves_them(
 ) -> None:
     sparsity = {**BOTH, "dense": 1.0, "allocation": allocation}
     run = _train(dataset, tmp_path / "run", sparsity, path=path, checkpoint_every=1, keep_checkpoints=30)
-    slots = {step: _tensors(_checkpoint(run, step))["slots.pool"] for step in (4, 5, 9, 20, 30)}
+    slots = {step: checkpoint_tensors(_checkpoint(run, step))["slots.pool"] for step in (4, 5, 9, 20, 30)}
     rows = run.plan.tables["pool"].rows
     for held in slots.values():
         assert held[held > 0].sort().values.tolist() == list(range(1, rows))
@@ -278,7 +263,7 @@ def test_a_pool_keeps_its_rows_and_moves_them(
     changed = slots[4] != slots[5]
     assert changed.any()
     new = slots[5][changed & (slots[5] > 0)].long()
-    after = _tensors(_checkpoint(run, 5))
+    after = checkpoint_tensors(_checkpoint(run, 5))
     assert not after["tables.pool.weight"][new].any()
     state = "tables.pool.accumulator" if path == "fused" else "optimiser.tables.pool.exp_avg_sq"
     assert not after[state][new].any()
@@ -300,7 +285,7 @@ def test_values_without_rows_add_nothing_and_leave_the_bundle(dataset: Dataset, 
 
 def test_published_masks_keep_their_counts_and_zeros(dataset: Dataset, tmp_path: Path) -> None:
     run = _train(dataset, tmp_path / "run", PUBLISHED, checkpoint_every=1, keep_checkpoints=30)
-    states = [_tensors(_checkpoint(run, step)) for step in (4, 5, 30)]
+    states = [checkpoint_tensors(_checkpoint(run, step)) for step in (4, 5, 30)]
     for key in ("dense/mlp.layers.0.weight", "tables/item"):
         masks = [state[f"sparsity.masks.{key}"] for state in states]
         assert len({int(mask.sum()) for mask in masks}) == 1

@@ -22,7 +22,7 @@ from recsys.training.run_folder import Run
 from recsys.training.scoring import labels_of
 from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
-from tests.training.saved import saved_tensors
+from tests.training.saved import saved_bytes, saved_tensors
 
 AUTOINT_PLUS = {"name": "autoint_plus", "layers": 1, "hidden": [16], "batch_norm": True, "dropout": 0.2}
 DIN = {"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice", "dropout": 0.1}
@@ -43,11 +43,6 @@ def _settings(**changes: object) -> TrainSettings:
         "dense": DenseOptimizer(lr=0.005),
     }
     return TrainSettings.model_validate(values | changes)
-
-
-def _bytes(run: Path) -> dict[str, bytes]:
-    """Content of the newest checkpoint; equal bytes are equal weights and moments."""
-    return {key: value.numpy().tobytes() for key, value in saved_tensors(run).items()}
 
 
 @pytest.mark.parametrize("path", ["dense", "fused"])
@@ -88,7 +83,7 @@ def test_k_steps_then_resume_equals_one_run_to_the_bit(
         settings=_settings(max_steps=27),
         resume=True,
     )
-    assert _bytes(whole.folder) == _bytes(parts.folder)
+    assert saved_bytes(whole.folder) == saved_bytes(parts.folder)
     losses = [run.metrics["loss"].drop_nulls().to_list() for run in (whole, parts)]
     assert losses[0] == losses[1]
     assert whole.result.best_step == parts.result.best_step
@@ -109,8 +104,8 @@ def test_the_same_seed_gives_the_same_checkpoint_and_another_does_not(
         train(dataset, tmp_path / str(i), model=DIN, settings=_settings(max_steps=6, seed=seed)).folder
         for i, seed in enumerate((1, 1, 2))
     ]
-    assert _bytes(runs[0]) == _bytes(runs[1])
-    assert _bytes(runs[0]) != _bytes(runs[2])
+    assert saved_bytes(runs[0]) == saved_bytes(runs[1])
+    assert saved_bytes(runs[0]) != saved_bytes(runs[2])
 
 
 def test_a_signal_saves_and_stops_and_the_run_goes_on_to_the_same_end(
@@ -133,7 +128,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on_to_the_same_end(
     with pytest.raises(CheckpointError, match="training has not finished"):
         Run.load(folder)
     resumed = train(dataset, folder, model=AUTOINT_PLUS, settings=_settings(epochs=12), resume=True)
-    assert _bytes(resumed.folder) == _bytes(whole.folder)
+    assert saved_bytes(resumed.folder) == saved_bytes(whole.folder)
 
 
 def test_plateau_cuts_the_rate_stops_and_the_best_epoch_is_restored(
@@ -214,7 +209,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train(dataset, tmp_path / "run", model=DIN, settings=_settings(max_steps=2))
-    before = _bytes(run.folder)
+    before = saved_bytes(run.folder)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -222,7 +217,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(
     monkeypatch.setattr("torch.distributed.checkpoint.state_dict_saver.save", full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*stand"):
         train(dataset, run.folder, model=DIN, settings=_settings(max_steps=5), resume=True)
-    assert _bytes(run.folder) == before
+    assert saved_bytes(run.folder) == before
     assert not list((run.folder / "checkpoints").glob(".*partial"))
 
 
