@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from retrieval_index import built, source
 
 from recsys.retrieval.build import IndexSettings, index
-from recsys.retrieval.choice import lists_for
+from recsys.retrieval.choice import byte_costs, lists_for
+from recsys.retrieval.coarse import ROW_NUMBER_BYTES
 from recsys.retrieval.index import Index
 from recsys.retrieval.kernels import best
 
@@ -110,8 +111,8 @@ def _ours(log: Log, code_bytes: int, queries: NDArray[np.float32] | None) -> tup
     """Our index with codes of so many bytes, all lists searched; and how its codebooks were made."""
     rows, dim = log.items.shape
     lists = lists_for(rows)
-    tables = 4 * (lists * (2 * dim + 1) + 16 * dim + dim**2) / rows
-    size = 8 + tables + (code_bytes + 0.5) * (1 + 16 * lists / rows)
+    tables, filled = byte_costs(rows, dim, lists)
+    size = ROW_NUMBER_BYTES + tables + (code_bytes + 0.5) * filled
 
     def build(folder: Path) -> None:
         settings = IndexSettings(codes=True, dtype="float32", bytes_per_item=size)

@@ -20,7 +20,7 @@ from recsys.models.linear import Linear, Precision, product
 from recsys.models.options import Activation
 from recsys.models.row_loops import arrays, is_looped, over_rows, pair, pair_gradient
 
-_FLOOR = -1e30
+FLOOR = -1e30
 """Score of padding before a softmax."""
 _TILE = 4096
 """Events scored at a time in evaluation, so that they stay in the cache."""
@@ -71,7 +71,7 @@ class ActivationUnit(nn.Module):
     def weights(self, query: Tensor, keys: Tensor, lengths: Tensor) -> Tensor:
         """Weight of every event, ``[B, H]``, of the same; 0 for padding."""
         valid = torch.arange(keys.shape[1], device=keys.device) < lengths.unsqueeze(1)
-        padding = _FLOOR if self.softmax else 0.0
+        padding = FLOOR if self.softmax else 0.0
         if torch.compiler.is_exporting():
             pairs = _paired(query.unsqueeze(1).expand(-1, keys.shape[1], -1), keys)
             weights = torch.where(valid, self._scores(pairs), padding)

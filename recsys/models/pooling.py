@@ -8,14 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recsys.models.activation_unit import ActivationUnit
+from recsys.models.activation_unit import FLOOR, ActivationUnit
 from recsys.models.fields import beside
 from recsys.models.inputs import Inputs, Layout
 from recsys.models.linear import Linear
 
 Pooled = Literal["mean", "attention", "din"]
-_FLOOR = -1e30
-"""Score of padding before a softmax."""
 
 
 class WeightedHistories(nn.Module):
@@ -73,7 +71,7 @@ class EventAttention(nn.Module):
         """Events ``[B, H, D]``, lengths ``[B]`` to pooled ``[B, D]``."""
         valid = torch.arange(events.shape[1], device=events.device) < lengths.unsqueeze(1)
         scores = self.score(torch.tanh(self.linear(events))).squeeze(2)
-        weights = torch.softmax(torch.where(valid, scores, _FLOOR), 1) * valid
+        weights = torch.softmax(torch.where(valid, scores, FLOOR), 1) * valid
         return torch.bmm(weights.unsqueeze(1), events).squeeze(1)
 
 

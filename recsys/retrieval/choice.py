@@ -122,10 +122,15 @@ def lists_for(rows: int) -> int:
     return int(max(1, min(wanted, rows // _LEAST_ROWS_PER_LIST)))
 
 
+def byte_costs(rows: int, dim: int, lists: int) -> tuple[float, float]:
+    """Bytes per item of the tables, and what a byte of code takes in memory."""
+    tables = 4 * (lists * (2 * dim + 1) + 16 * dim + dim**2) / rows
+    return tables, 1 + 16 * lists / rows  # lists end in blocks of 32, half empty on average
+
+
 def _affordable(bytes_per_item: float, dense: DenseFile, lists: int) -> int:
     """Bytes of code that fit beside row numbers and tables; raises ConfigError where none do."""
-    tables = 4 * (lists * (2 * dense.dim + 1) + 16 * dense.dim + dense.dim**2) / dense.rows
-    filled = 1 + 16 * lists / dense.rows  # lists end in blocks of 32, half empty on average
+    tables, filled = byte_costs(dense.rows, dense.dim, lists)
     left = int((bytes_per_item - ROW_NUMBER_BYTES - tables) / filled)
     if left < 1:
         least = ROW_NUMBER_BYTES + tables + filled

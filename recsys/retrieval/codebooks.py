@@ -15,7 +15,7 @@ Which kind is best depends on the vectors and on the queries, so none is taken o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import faiss
@@ -83,6 +83,8 @@ class Training:
     judge: Judge
     queries: Matrix | None
     seed: int
+    _centroids: dict[str, Matrix] = field(default_factory=dict, init=False, repr=False)
+    """Of the lists that were made, by space."""
 
     def best(self, code_bytes: int) -> tuple[Quantiser, dict[str, float]]:
         """Lists and codebooks of 4 bits for codes of so many bytes; and what each kind reached."""
@@ -102,11 +104,6 @@ class Training:
         if self.metric != "l2" and self.queries is not None:
             found += [weighted(self.queries, power) for power in _POWERS]
         return {space.name: space for space in found}
-
-    @cached_property
-    def _centroids(self) -> dict[str, Matrix]:
-        """Of the spaces in which lists were made."""
-        return {}
 
     def _space(self, code_bytes: int) -> Space:
         """The space whose codes rank best, judged with fewer lists and one rotation."""
