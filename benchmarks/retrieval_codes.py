@@ -15,11 +15,9 @@ import faiss
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from retrieval_index import built, source
+from retrieval_index import built, bytes_for, source
 
 from recsys.retrieval.build import IndexSettings, index
-from recsys.retrieval.choice import byte_costs, lists_for
-from recsys.retrieval.coarse import ROW_NUMBER_BYTES
 from recsys.retrieval.index import Index
 from recsys.retrieval.kernels import best
 
@@ -110,9 +108,7 @@ def _first(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 def _ours(log: Log, code_bytes: int, queries: NDArray[np.float32] | None) -> tuple[Rank, str]:
     """Our index with codes of so many bytes, all lists searched; and how its codebooks were made."""
     rows, dim = log.items.shape
-    lists = lists_for(rows)
-    tables, filled = byte_costs(rows, dim, lists)
-    size = ROW_NUMBER_BYTES + tables + (code_bytes + 0.5) * filled
+    size = bytes_for(code_bytes, rows, dim)
 
     def build(folder: Path) -> None:
         settings = IndexSettings(codes=True, dtype="float32", bytes_per_item=size)
@@ -152,6 +148,7 @@ def _by_distance(dim: int) -> Any:
     """OPQ over the residuals of 512 lists of nearest centroids, to be searched by inner product."""
     centres = faiss.IndexFlatL2(dim)
     codes = faiss.IndexIVFPQ(centres, dim, 512, 4, 8, faiss.METRIC_INNER_PRODUCT)
+    codes.cp.spherical = False  # else centroids have a length of 1 and residuals are longer than vectors
     turn = faiss.OPQMatrix(dim, 4)
     made = faiss.IndexPreTransform(turn, codes)
     made.referenced_objects = [centres, codes, turn]

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from retrieval_data import made
 
 from recsys.retrieval.build import IndexSettings, index
-from recsys.retrieval.choice import lists_for
+from recsys.retrieval.choice import byte_costs, lists_for
+from recsys.retrieval.coarse import ROW_NUMBER_BYTES
 from recsys.retrieval.index import Index
 from recsys.retrieval.quality import answered
 
@@ -34,6 +35,8 @@ CACHE = HERE / ".cache"
 PEER = HERE / ".envs" / "retrieval" / "bin" / "python"
 PEER_SCRIPT = HERE / "peers" / "retrieval_search.py"
 OTHERS = ("hnswlib", "usearch", "scann", "lance")
+LONGEST = 1_200
+"""Seconds after which one of them is given up."""
 DIM, LISTS, K = 64, 2_048, 10
 ASKED, TAUGHT = 1_000, 6_000
 """Queries that are measured, and those that our index is built with: none in both."""
@@ -128,14 +131,18 @@ def ours(data: Data, code_bytes: int) -> tuple[Index, float]:
     """Our index with codes of so many bytes."""
 
     def build(folder: Path) -> None:
-        lists = lists_for(data.rows)
-        tables = 4 * (lists * (2 * DIM + 1) + 16 * DIM + DIM**2) / data.rows
-        code = (code_bytes + 0.5) * (1 + 16 * lists / data.rows)
-        settings = IndexSettings(codes=True, bytes_per_item=8 + tables + code)
+        size = bytes_for(code_bytes, data.rows, DIM)
+        settings = IndexSettings(codes=True, bytes_per_item=size)
         index(data.folder / "items.npy", folder / "index", settings=settings, queries=data.taught)
 
     folder, seconds = built("ours", {"rows": data.rows, "bytes": code_bytes, "source": source()}, build)
     return Index.open(folder / "index", verify=False), seconds
+
+
+def bytes_for(code_bytes: int, rows: int, dim: int) -> float:
+    """Bytes per item that codes of so many bytes take, and hardly more."""
+    tables, filled = byte_costs(rows, dim, lists_for(rows))
+    return ROW_NUMBER_BYTES + tables + (code_bytes + 0.5) * filled
 
 
 def is_built(rows: int, code_bytes: int) -> bool:
@@ -300,9 +307,13 @@ def others(data: Data, without: Sequence[str]) -> list[Point]:
     points = []
     for name in (each for each in OTHERS if each not in without):
         command = [str(PEER), str(PEER_SCRIPT), name, str(data.folder), str(data.folder / name)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}")
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONGEST)
+        except subprocess.CalledProcessError as error:
+            print(f"{name} failed: {error.stderr.strip().splitlines()[-1:]}")
+            continue
+        except subprocess.TimeoutExpired:
+            print(f"{name} was not done after {LONGEST} s")
             continue
         points += [Point(**point) for point in json.loads(done.stdout.splitlines()[-1])]
     return points

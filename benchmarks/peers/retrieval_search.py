@@ -1,4 +1,4 @@
-"""One other index on the vectors of benchmarks/retrieval.py, one thread; prints its points as JSON.
+"""One other index on the vectors of benchmarks/retrieval.py, on one core; prints its points as JSON.
 
     retrieval_search.py hnswlib|usearch|scann|lance DATA CACHE
 
@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-for variable in ("OMP_NUM_THREADS", "LANCE_CPU_THREADS", "RAYON_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+for variable in ("OMP_NUM_THREADS", "LANCE_IO_THREADS", "RAYON_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
     os.environ[variable] = "1"
-os.environ["LANCE_IO_THREADS"] = "1"
+os.environ["LANCE_CPU_THREADS"] = "2"  # one alone may wait for itself for ever while it builds
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import numpy as np  # noqa: E402
 
