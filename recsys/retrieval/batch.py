@@ -78,7 +78,12 @@ def search(
         raise ConfigError(f"output: {output} is a file of the queries; name another")
     beside = [asked.exclude_column] if asked.exclude_column else []
     source = open_vectors(
-        queries, vector_column=vector_column, id_column=query_column, attributes=beside, need_ids=False
+        queries,
+        vector_column=vector_column,
+        id_column=query_column,
+        attributes=beside,
+        need_ids=False,
+        interests=True,
     )
     wanted = StageRecord(
         stage="search",

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from recsys.data.check import reading, require_column
 from recsys.data.paths import find_files
-from recsys.data.types import element_type
 from recsys.errors import ConfigError, DataError, SchemaError, did_you_mean
+from recsys.retrieval.vector_columns import vector_blocks, vector_column_of, width_of
 
 CHUNK = 65_536
 """Rows held in memory at a time."""
@@ -31,7 +31,7 @@ class Chunk:
     """Neighbouring rows of a source."""
 
     vectors: NDArray[np.float32]
-    """``[n, D]``, finite."""
+    """``[n, D]``, or several interests of each row ``[n, I, D]``; finite."""
     items: pl.DataFrame
     """Ids, Int64 or String and never null, in the first column; attributes in the others."""
 
@@ -46,15 +46,30 @@ class VectorSource:
     dim: int
     read: Callable[[int], Iterator[Chunk]]
     """Chunks of at most so many rows, not yet checked."""
+    column: str | None = None
+    """Column of the vectors, where there are columns."""
 
     def chunks(self, size: int = CHUNK) -> Iterator[Chunk]:
         """The rows in order; raises DataError that names the first row that cannot be used."""
         row = 0
         for chunk in self.read(size):
-            _check_vectors(self.name, row, chunk.vectors)
+            self._check(row, chunk.vectors)
             items = _normal_ids(self.name, row, chunk.items)
             yield replace(chunk, items=items)
             row += len(chunk.vectors)
+
+    def _check(self, first_row: int, vectors: NDArray[np.float32]) -> None:
+        finite = np.isfinite(vectors)
+        if finite.all():
+            return
+        row, *interest, at = (int(found) for found in np.argwhere(~finite)[0])
+        column = "" if self.column is None else f", column {self.column!r}"
+        which = f"vector {interest[0]}" if interest else "the vector"
+        raise DataError(
+            f"{self.name}, row {first_row + row}{column}: number {at} of {which} is "
+            f"{vectors[(row, *interest, at)]}, expected a finite one; leave the row out or look for what "
+            "spoilt it (training that diverged?)"
+        )
 
 
 def open_vectors(
@@ -65,6 +80,7 @@ def open_vectors(
     attributes: Sequence[str] = (),
     ids: str | Path | pl.Series | pl.DataFrame | Sequence[int] | Sequence[str] | None = None,
     need_ids: bool = True,
+    interests: bool = False,
 ) -> VectorSource:
     """Open vectors; nothing but headers is read yet.
 
@@ -76,6 +92,7 @@ def open_vectors(
         ids: of vectors that are no Parquet: a Parquet file with ``id_column`` and ``attributes``, a table,
             or the ids themselves, row by row; default: row numbers.
         need_ids: refuse Parquet in which no column of ids is found; else row numbers stand in.
+        interests: a row of Parquet may hold a list of vectors, of equal width, instead of one.
 
     Raises:
         ConfigError: an unknown kind of file, or columns that are asked of an array.
@@ -92,7 +109,9 @@ def open_vectors(
         return _of_array(str(path), _tensor(path, vector_column), table)
     if ids is not None:
         raise ConfigError(f"ids: {path} is Parquet, which holds its ids in a column; name it by id_column")
-    return _of_parquet(str(data), vector_column, id_column, attributes, need_ids=need_ids)
+    return _of_parquet(
+        str(data), vector_column, id_column, attributes, need_ids=need_ids, interests=interests
+    )
 
 
 def _npy(path: Path) -> NDArray[Any]:
@@ -181,18 +200,19 @@ def _of_parquet(
     attributes: Sequence[str],
     *,
     need_ids: bool,
+    interests: bool,
 ) -> VectorSource:
     files = find_files(spec)
     with reading(spec):
         schema = pl.read_parquet_schema(files[0])
         rows = sum(pq.read_metadata(file).num_rows for file in files)
-    vector_column = _vector_column(spec, vector_column, schema)
+    vector_column = vector_column_of(spec, vector_column, schema, interests=interests)
     if need_ids or id_column is not None or len(_likely_ids(schema)) == 1:
         id_column = _id_column(spec, id_column, schema)
     for column in attributes:
         require_column(column, schema, spec)
     kept = list(dict.fromkeys([*([id_column] if id_column else []), *attributes]))
-    dim = _width(spec, files, vector_column)
+    dim = width_of(spec, files, vector_column)
 
     def read(size: int) -> Iterator[Chunk]:
         row = 0
@@ -200,61 +220,18 @@ def _of_parquet(
             with reading(str(file)):
                 batches = pq.ParquetFile(file).iter_batches(size, columns=[*kept, vector_column])
                 for batch in batches:
-                    vectors = matrix_of(batch.column(vector_column), dim, spec, vector_column, row)
                     items = pl.DataFrame(pa.table(batch.select(kept)))
                     if id_column is None:
-                        items = items.insert_column(0, pl.Series(ID, np.arange(row, row + len(vectors))))
-                    yield Chunk(vectors, items)
-                    row += len(vectors)
+                        numbers = np.arange(row, row + batch.num_rows)
+                        items = items.insert_column(0, pl.Series(ID, numbers))
+                    column = pl.Series(vector_column, batch.column(vector_column))
+                    start = 0
+                    for vectors in vector_blocks(column, dim, spec, row, size):
+                        yield Chunk(vectors, items.slice(start, len(vectors)))
+                        start += len(vectors)
+                    row += batch.num_rows
 
-    return _not_empty(VectorSource(spec, rows, dim, read))
-
-
-def _width(spec: str, files: Sequence[Path], column: str) -> int:
-    """Length of the first vector that is there."""
-    with reading(spec):
-        for file in files:
-            for batch in pq.ParquetFile(file).iter_batches(1, columns=[column]):
-                first = batch.column(0)[0].as_py()
-                return 0 if first is None else len(first)
-    return 0
-
-
-def matrix_of(column: Any, dim: int, name: str, label: str, first_row: int) -> NDArray[np.float32]:
-    """float32 ``[n, dim]`` of a list column; raises DataError that names the row of another length."""
-    series = pl.Series(label, column)
-    if isinstance(series.dtype, pl.Array):
-        series = series.arr.to_list()
-    lengths = series.list.len().fill_null(0).to_numpy()
-    wrong = np.flatnonzero(lengths != dim)
-    if wrong.size:
-        row = int(wrong[0])
-        raise DataError(
-            f"{name}, row {first_row + row}, column {label!r}: a vector of {lengths[row]} numbers, "
-            f"expected {dim}"
-        )
-    flat = series.explode().cast(pl.Float32)
-    return flat.fill_null(float("nan")).to_numpy().reshape(-1, dim).copy()
-
-
-def _vector_column(spec: str, given: str | None, schema: Mapping[str, pl.DataType]) -> str:
-    lists = [
-        name
-        for name, dtype in schema.items()
-        if isinstance(dtype, pl.List | pl.Array) and element_type(dtype).is_numeric()
-    ]
-    if given is not None:
-        require_column(given, schema, spec)
-        if given not in lists:
-            raise SchemaError(f"{spec}: column {given!r}: expected lists of numbers, found {schema[given]}")
-        return given
-    lists = [name for name in lists if element_type(schema[name]).is_float()] or lists
-    if len(lists) != 1:
-        found = ", ".join(map(repr, lists)) or "none"
-        raise SchemaError(
-            f"{spec}: expected one column of vectors, found {found}; name it by vector_column"
-        )
-    return lists[0]
+    return _not_empty(VectorSource(spec, rows, dim, read, vector_column))
 
 
 def _id_column(spec: str, given: str | None, schema: Mapping[str, pl.DataType]) -> str:
@@ -279,16 +256,6 @@ def _not_empty(source: VectorSource) -> VectorSource:
     if source.rows == 0 or source.dim == 0:
         raise DataError(f"{source.name}: holds no vectors ({source.rows} rows of {source.dim} numbers)")
     return source
-
-
-def _check_vectors(name: str, first_row: int, vectors: NDArray[np.float32]) -> None:
-    finite = np.isfinite(vectors)
-    if not finite.all():
-        row, at = (int(found) for found in np.argwhere(~finite)[0])
-        raise DataError(
-            f"{name}, row {first_row + row}: number {at} of the vector is {vectors[row, at]}, expected a "
-            "finite one; leave the row out or look for what spoilt it (training that diverged?)"
-        )
 
 
 def _normal_ids(name: str, first_row: int, items: pl.DataFrame) -> pl.DataFrame:

@@ -46,9 +46,14 @@ def with_value(row: int, value: object) -> list[object]:
             table(vector=with_value(9, [float("nan")] * 16)),
             {},
             DataError,
-            "row 9: number 0 of the vector is nan",
+            "row 9, column 'vector': number 0 of the vector is nan",
         ),
-        (table(vector=with_value(9, [None] * 16)), {}, DataError, "row 9: number 0 of the vector is nan"),
+        (
+            table(vector=with_value(9, [None] * 16)),
+            {},
+            DataError,
+            "row 9, column 'vector': number 0 of the vector is nan",
+        ),
         (table(item_id=[*range(299), 5]), {}, DataError, "id 5 stands in rows 5 and 299"),
         (
             table(item_id=[*range(299), None]),
