@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,15 +42,21 @@ class FieldVectors(nn.Module):
         self.names: tuple[str, ...] = (*layout.fields, *layout.numerics, *self._sequences)
         """Name of each vector."""
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        """``[B, sum of widths]``: fields, numbers and pooled sequences side by side, in this order."""
+    def forward(self, inputs: Inputs, masked: Collection[str] = ()) -> Tensor:
+        """``[B, sum of widths]``: fields, numbers and pooled sequences side by side, in this order; zeros
+        in the place of those that are ``masked``."""
         vectors = inputs.fields_beside(self._fields)
         if self.numerics is not None:
             vectors.append(self.numerics(inputs).flatten(1))
         vectors.extend(
             mean_pooled(inputs.sequences[name], inputs.lengths[name]) for name in self._sequences
         )
-        return beside(vectors)
+        found = beside(vectors)
+        if not masked:
+            return found
+        named = zip(self.names, self.widths, strict=True)
+        kept = [float(name not in masked) for name, width in named for _ in range(width)]
+        return found * found.new_tensor(kept)
 
 
 class EvenWidths(nn.Module):

@@ -42,13 +42,13 @@ class Inputs:
             return [self.joined]
         return [self.fields[name] for name in names]
 
-    def first(self, rows: int) -> Inputs:
-        """The first rows alone."""
+    def part(self, rows: slice) -> Inputs:
+        """Some rows alone."""
 
         def cut(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor[:rows] for name, tensor in tensors.items()}
+            return {name: tensor[rows] for name, tensor in tensors.items()}
 
-        joined = None if self.joined is None else self.joined[:rows]
+        joined = None if self.joined is None else self.joined[rows]
         return Inputs(
             cut(self.fields),
             cut(self.numerics),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +84,16 @@ def set_process_group(model: nn.Module, group: dist.ProcessGroup | None) -> None
     for part in model.modules():
         if isinstance(part, BatchStatistics):
             part.process_group = group
+
+
+@contextmanager
+def averages_kept(model: nn.Module) -> Iterator[None]:
+    """Leave the running averages of a model where they are, whatever it is shown meanwhile."""
+    parts = [part for part in model.modules() if isinstance(part, BatchStatistics)]
+    before = [(buffer, buffer.clone()) for part in parts for buffer in part.buffers()]
+    yield
+    for buffer, value in before:
+        buffer.copy_(value)
 
 
 class Sums:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -63,6 +64,18 @@ class TwoTowerConfig(ModelConfig):
     the negatives, so that frequent items are not held down for coming up more often."""
     cross_rank: bool = True
     """The items of all processes are negatives of a row; else those of its own process."""
+    ssl_weight: float = Field(default=0.0, ge=0)
+    """Weight of self-supervision: two views of an item, each with a part of its features, shall be alike,
+    and unlike those of other items. 0: without."""
+    ssl_items: int = Field(default=1024, ge=2)
+    """Items of a step for it, drawn from the catalogue with equal chances."""
+    ssl_temperature: float = Field(default=0.1, gt=0)
+    """Cosines of views are divided by it before the softmax."""
+    ssl_masking: Literal["correlated", "random"] = "correlated"
+    """What a view is without: ``correlated``, a drawn feature and those that tell most of it; ``random``,
+    as many that are drawn. The other view is without the rest."""
+    ssl_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Probability of leaving out an element of a list in a view."""
 
     @model_validator(mode="after")
     def _one_layer_of_attention(self) -> Self:
@@ -124,6 +137,11 @@ class TwoTower(nn.Module):
         vectors: Tensor = self.item_tower(inputs)
         return vectors
 
+    def view(self, inputs: Inputs, masked: Collection[str]) -> Tensor:
+        """Vectors of items as seen without some features, ``[B, dim]``, of length 1 in any case; without
+        the bias of items."""
+        return self.item_tower.view(inputs, masked)
+
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits ``[B]``: how well the query and the item of each row fit."""
         return (self.query(inputs) * self.item(inputs)).sum(1) / self.temperature
@@ -178,7 +196,22 @@ class Tower(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """``[B, dim]``."""
-        parts: list[Tensor] = [self.vectors(inputs)] if self.vectors.widths else []
+        vectors = self._layers(inputs)
+        if self.bias_scale is None:
+            return _of_length_one(vectors) if self.normalise else vectors
+        first = torch.ones_like(vectors[:, :1]) if self.is_query else vectors[:, :1] * self.bias_scale
+        rest = vectors[:, 1:]
+        return torch.cat([first, _of_length_one(rest) if self.normalise else rest], 1)
+
+    def view(self, inputs: Inputs, masked: Collection[str]) -> Tensor:
+        """``[B, dim]``, less 1 where the first number is a bias: of length 1, with zeros in the place of
+        some features' vectors."""
+        vectors = self._layers(inputs, masked)
+        return _of_length_one(vectors if self.bias_scale is None else vectors[:, 1:])
+
+    def _layers(self, inputs: Inputs, masked: Collection[str] = ()) -> Tensor:
+        """What the features make, not yet normalised."""
+        parts: list[Tensor] = [self.vectors(inputs, masked)] if self.vectors.widths else []
         if self.histories is not None:
             parts.append(self.histories(inputs))
         vectors = beside(parts)
@@ -186,16 +219,10 @@ class Tower(nn.Module):
             vectors = self.mlp(vectors)
         elif self.even is not None:
             vectors = self.even.evened(vectors).sum(1)
-        if self.last is not None:
-            vectors = self.last(vectors)
-        if self.bias_scale is None:
-            return self._of_length_one(vectors)
-        first = torch.ones_like(vectors[:, :1]) if self.is_query else vectors[:, :1] * self.bias_scale
-        return torch.cat([first, self._of_length_one(vectors[:, 1:])], 1)
+        return vectors if self.last is None else self.last(vectors)
 
-    def _of_length_one(self, vectors: Tensor) -> Tensor:
-        if not self.normalise:
-            return vectors
-        lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        # zeros, of a value without a vector, have no direction: they stay, and so do their gradients
-        return vectors / torch.where(lengths > _SHORTEST, lengths, 1.0)
+
+def _of_length_one(vectors: Tensor) -> Tensor:
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    # zeros, of a value without a vector, have no direction: they stay, and so do their gradients
+    return vectors / torch.where(lengths > _SHORTEST, lengths, 1.0)

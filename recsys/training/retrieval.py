@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from recsys.models.options import ModelConfig
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
 from recsys.training.catalogue import Catalogue, joined
 from recsys.training.distributed import Distributed
+from recsys.training.self_supervision import SelfSupervision, Views
 from recsys.training.softmax import Negatives, all_rows, gathered, softmax_loss
 from recsys.training.vectors import Queries, ranked
 
@@ -41,6 +42,8 @@ class Candidates:
     """Other pairs whose items are negatives of a pair."""
     drawn: int
     """Drawn negatives of a pair."""
+    views: Views | None = None
+    """Of the items behind those; None without self-supervision."""
 
 
 class Retrieval:
@@ -74,11 +77,24 @@ class Retrieval:
         chance[catalogue.ids] = 1 / len(catalogue)
         self._share = to_device(share.astype(np.float32), ranks.device)
         self._chance = to_device(chance.astype(np.float32), ranks.device)
+        self._supervision: SelfSupervision | None = None
+        if config.ssl_weight:
+            features = tuple(feature.name for feature in dataset.features if feature.side == "item")
+            self._supervision = SelfSupervision(catalogue, features, config, settings.seed, ranks)
         self._queries: Queries | None = None
         if dataset.manifest.rows.get("valid", 0):
             self._queries = Queries.of(dataset, "valid", catalogue, ("train",))
 
     def widen(self, batch: Batch) -> tuple[Batch, Candidates]:
+        """The batch, behind its rows drawn negatives and the items that are seen in two views, and what the
+        loss has to know of them."""
+        wide, known = self._with_negatives(batch)
+        if self._supervision is None:
+            return wide, known
+        items, views = self._supervision.items(batch.index)
+        return joined(wide, items), replace(known, views=views)
+
+    def _with_negatives(self, batch: Batch) -> tuple[Batch, Candidates]:
         """The batch, the drawn items behind its rows, and whose negatives they are."""
         catalogue, ranks = self._catalogue, self._ranks
         draw = np.random.default_rng([_NEGATIVES_STREAM, self._settings.seed, batch.index])
@@ -98,8 +114,18 @@ class Retrieval:
         return wide, Candidates(batch.rows, items, counts, pairs, len(drawn))
 
     def loss(self, model: nn.Module, inputs: Inputs, batch: DeviceBatch, known: Candidates) -> Tensor:
-        """Sum over this process's pairs; see ``softmax_loss``."""
+        """Sum over this process's pairs, see ``softmax_loss``, and its part of the self-supervision."""
         assert isinstance(model, TwoTower)
+        if self._supervision is None or known.views is None:
+            return self._told_apart(model, inputs, batch, known)
+        asked = len(known.items)
+        told = self._told_apart(model, inputs.part(slice(asked)), batch, known)
+        seen = inputs.part(slice(asked, None))
+        views = self._supervision.loss(model, seen, known.views, self._settings.precision)
+        return told + batch.global_rows * views
+
+    def _told_apart(self, model: TwoTower, inputs: Inputs, batch: DeviceBatch, known: Candidates) -> Tensor:
+        """Sum over this process's pairs."""
         pairs = known.pairs
         vectors = model.item(inputs)
         start = 0 if self._config.in_batch else pairs
@@ -108,7 +134,7 @@ class Retrieval:
             offered = all_rows(offered, known.counts, self._ranks.group)
             items = gathered(items, known.counts, self._ranks.group)
         return softmax_loss(
-            model.query(inputs.first(pairs)),
+            model.query(inputs.part(slice(pairs))),
             vectors[:pairs],
             known.items[:pairs],
             Negatives(offered, items, self._lift(items, known)),

@@ -15,6 +15,11 @@ RETRIEVAL_CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     "towers-dense": ({"negatives": 11, "query_hidden": [8], "item_hidden": [8]}, "dense"),
     "towers-fused": ({"negatives": 0}, "fused"),
     "towers-drawn": ({"negatives": 31, "in_batch": False}, "dense"),
+    "views-dense": (
+        {"negatives": 11, "item_hidden": [8], "ssl_weight": 0.5, "ssl_items": 33, "ssl_temperature": 0.3},
+        "dense",
+    ),
+    "views-fused": ({"item_bias": True, "ssl_weight": 0.5, "ssl_dropout": 0.4}, "fused"),
     "sparse-towers": ({"negatives": 11, "query_hidden": [8]}, "dense"),
 }
 SETTINGS = TrainSettings(
