@@ -56,7 +56,7 @@ PEERS = (
     Peer("frappe", "autoint_plus", "pipelines/frappe_x1.yaml", "frappe_x1", 10, 0.1, 0.1),
     Peer("ml1m_ids", "dcnv2", "pipelines/ml1m_ids.yaml", "ml1m_ctr", 16, 0.01, 0.1, seeds=3),
     Peer(
-        "beauty", "din", "pipelines/amazon_beauty_din.yaml", "amazon_beauty/din", 64, 0.005, 0.1,
+        "beauty", "din", "pipelines/amazon_beauty_din.yaml", "made:amazon_beauty", 64, 0.005, 0.1,
         lr=5e-4, batch_size=1024, grouped=True,
     ),
 )  # fmt: skip

@@ -57,7 +57,11 @@ class Setting:
 
 
 DEMO = Setting("demo", "din", "pipelines/demo.yaml", "synth:demo", seeds=1)
-FRAPPE, ML1M, BEAUTY = "frappe_x1", "ml1m_ctr", "amazon_beauty/din"
+FRAPPE, ML1M, BEAUTY = "frappe_x1", "ml1m_ctr", "made:amazon_beauty"
+SMALL, LARGE = "synth:small", "synth:large"
+LR = ("model={name: lr}", "train.tables.l2=0.000006")
+FM = ("model={name: fm}", "train.tables.l2=0.00005")
+LR_LARGE, FM_LARGE = LR[:1], FM[:1]
 DEEP = ("model.hidden_1=[400,400]", "model.hidden_2=[400]", "train.tables.l2=0.05")
 AVERAGED, LAST = ("train.average=0.995",), ("train.average=null",)
 SETTINGS = (
@@ -76,6 +80,12 @@ SETTINGS = (
     ),
     Setting("beauty", "din", "pipelines/amazon_beauty_din.yaml", BEAUTY),
     Setting("beauty", "mean", "pipelines/amazon_beauty_din.yaml", BEAUTY, ("model.pooling=mean",)),
+    Setting("synth_small", "din", "pipelines/synth_small.yaml", SMALL, seeds=3),
+    Setting("synth_small", "lr", "pipelines/synth_small.yaml", SMALL, LR, seeds=3),
+    Setting("synth_small", "fm", "pipelines/synth_small.yaml", SMALL, FM, seeds=3),
+    Setting("synth_large", "din", "pipelines/synth_large.yaml", LARGE, seeds=1),
+    Setting("synth_large", "lr", "pipelines/synth_large.yaml", LARGE, LR_LARGE, seeds=1),
+    Setting("synth_large", "fm", "pipelines/synth_large.yaml", LARGE, FM_LARGE, seeds=1),
 )  # fmt: skip
 
 
@@ -91,9 +101,9 @@ def run_chain(run_file: str, data: Path, output: Path, until: str, changes: Sequ
         raise RuntimeError(f"{run_file} with {list(changes)}: {done.stderr[-2000:]}")
 
 
-def data_of(setting: Setting, root: Path) -> Path:
-    """Folder of the setting's log; a made one is written where it isn't there."""
-    kind, _, name = setting.data.rpartition(":")
+def data_of(data: str, root: Path) -> Path:
+    """Folder of a log as settings name it; a made one is written where it isn't there."""
+    kind, _, name = data.rpartition(":")
     if not kind:
         return root / name
     folder = LOGS / name
@@ -124,4 +134,25 @@ def _ml1m_attributes(root: Path, folder: Path) -> None:
         scaled.write_parquet(folder / f"{part}.parquet")
 
 
-MADE: dict[str, Callable[[Path, Path], None]] = {"ml1m_attributes": _ml1m_attributes}
+def _amazon_beauty(root: Path, folder: Path) -> None:
+    """DIN's protocol with category and brand, of the candidate and of every event of the history."""
+    beauty = root / "amazon_beauty"
+    brand = pl.col("brand").fill_null(0)  # of no brand
+    items = pl.read_parquet(beauty / "items.parquet").select("item_id", "category", brand)
+    event = items.rename({name: f"history_{name}" for name in ("category", "brand")})
+    for part in PARTS:
+        rows = pl.read_parquet(beauty / "din" / f"{part}.parquet").with_row_index("row")
+        events = rows.select("row", "history").explode("history")
+        known = events.join(event, left_on="history", right_on="item_id", maintain_order="left")
+        lists = known.group_by("row", maintain_order=True).agg("history_category", "history_brand")
+        whole = rows.join(items, on="item_id", maintain_order="left")
+        whole = whole.join(lists, on="row", maintain_order="left").drop("row")
+        if len(whole) != len(rows):
+            raise ValueError(f"{beauty}: {part}.parquet holds items that items.parquet does not describe")
+        whole.write_parquet(folder / f"{part}.parquet")
+
+
+MADE: dict[str, Callable[[Path, Path], None]] = {
+    "ml1m_attributes": _ml1m_attributes,
+    "amazon_beauty": _amazon_beauty,
+}

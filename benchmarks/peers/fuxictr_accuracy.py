@@ -159,13 +159,19 @@ class Dcnv2(BaseModel):
 
 
 class Din(BaseModel):
-    """BARS on Amazon Electronics: attention 512-256 with softmax, perceptron 1024-512-256, Dice in both."""
+    """BARS on Amazon Electronics: attention 512-256 with softmax, perceptron 1024-512-256, Dice in both.
+
+    Item, category and brand stand side by side, in the candidate and in every event.
+    """
+
+    CANDIDATE = ("item_id", "category", "brand")
+    EVENTS = ("history", "history_category", "history_brand")
 
     def __init__(self, features: FeatureMap, dim: int, dropout: float, **kwargs: object) -> None:
         super().__init__(features, model_id="din", **kwargs)
         self.embedding_layer = FeatureEmbeddingDict(features, dim)
         self.attention = DIN_Attention(
-            dim,
+            dim * len(self.EVENTS),
             attention_units=[512, 256],
             hidden_activations="Dice",
             dropout_rate=dropout,
@@ -181,7 +187,9 @@ class Din(BaseModel):
         features = self.get_inputs(inputs)
         vectors = self.embedding_layer(features)
         mask = features["history"].long() != 0
-        vectors["history"] = self.attention(vectors["item_id"], vectors["history"], mask)
+        candidate = torch.cat([vectors[name] for name in self.CANDIDATE], -1)
+        pooled = self.attention(candidate, torch.cat([vectors[name] for name in self.EVENTS], -1), mask)
+        vectors |= dict(zip(self.EVENTS, pooled.chunk(len(self.EVENTS), -1), strict=True))
         flat = self.embedding_layer.dict2tensor(vectors, flatten_emb=True)
         return {"y_pred": self.output_activation(self.dnn(flat))}
 
