@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_peers import PEERS, peer_figures
-from accuracy_settings import DEMO, ROOT, SETTINGS, Setting, data_of, run_chain, write_synthetic
+from accuracy_settings import DEMO, ROOT, SETTINGS, Setting, data_of, run_chain
 from cells import cell
 from harness import Spread, finish, newest, parser
 
@@ -57,8 +57,15 @@ class Results:
         return self.mean(max(known, key=lambda key: known[key])) if known else None
 
 
-def trained(setting: Setting, seed: int, data: Path) -> dict[str, Any]:
-    """Train and evaluate in a process of its own; validation and test metrics, epochs, references."""
+def trained(setting: Setting, seed: int, root: Path) -> dict[str, Any]:
+    """Train and evaluate in a process of its own; validation and test metrics, epochs, references.
+
+    Args:
+        setting: what to train.
+        seed: of the training.
+        root: folder of all data sets.
+    """
+    data = data_of(setting.data, root)
     with tempfile.TemporaryDirectory() as folder:
         sets = (*setting.changes, f"train.seed={seed}")
         run_chain(setting.run_file, data, Path(folder), "evaluate", sets)
@@ -86,8 +93,7 @@ def study(tasks: Collection[str], data: Path, *, only_kept: bool = False) -> Res
     peers = [one for one in PEERS if not tasks or one.task in tasks]
     for setting in settings:
         for seed in range(SEED, SEED + setting.seeds):
-            folder = data_of(setting.data, data)
-            run = partial(trained, setting, seed, folder)
+            run = partial(trained, setting, seed, data)
             found = cell("accuracy", setting.cell_settings(seed), run, only_kept=only_kept)
             if found is None:
                 continue
@@ -95,7 +101,7 @@ def study(tasks: Collection[str], data: Path, *, only_kept: bool = False) -> Res
             print(f"{setting.key} {seed}: {_shown(found)}", flush=True)
     for peer in peers:
         for seed in range(SEED, SEED + peer.seeds):
-            found = peer_figures(peer, seed, data_of(peer.data, data), only_kept=only_kept)
+            found = peer_figures(peer, seed, data, only_kept=only_kept)
             if found is None:
                 continue
             results.peers.setdefault(peer.key, []).append(found)
@@ -161,9 +167,7 @@ def _over_yardsticks(results: Results) -> float | None:
 def quick() -> None:
     """The demo's regret, trained now; the rest from the newest full result."""
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        write_synthetic("demo", log)
-        found = trained(DEMO, SEED, log)
+        found = trained(DEMO, SEED, Path(folder))
     earlier = newest("accuracy")
     figures = dict.fromkeys(KEYS, None) if earlier is None else dict(earlier[1]["figures"])
     figures |= {"figures_from": None if earlier is None else earlier[0]}

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from accuracy_settings import ROOT, run_chain
+from accuracy_settings import ROOT, data_of, run_chain
 from cells import cell
 
 from recsys.data.dataset import Dataset
@@ -62,18 +62,18 @@ PEERS = (
 )  # fmt: skip
 
 
-def peer_figures(peer: Peer, seed: int, data: Path, *, only_kept: bool = False) -> dict[str, Any] | None:
+def peer_figures(peer: Peer, seed: int, root: Path, *, only_kept: bool = False) -> dict[str, Any] | None:
     """The cell of a peer's seed: validation and test metrics; None where it must be kept and is not."""
     settings = {"version": VERSION, **asdict(peer), "seed": seed}
     del settings["seeds"], settings["task"]
     if not only_kept and not PYTHON.exists():
         sys.exit("FuxiCTR's environment is missing; make it with 'make bench-envs'")
-    return cell("accuracy", settings, lambda: _trained(peer, seed, data), only_kept=only_kept)
+    return cell("accuracy", settings, lambda: _trained(peer, seed, root), only_kept=only_kept)
 
 
-def _trained(peer: Peer, seed: int, data: Path) -> dict[str, Any]:
+def _trained(peer: Peer, seed: int, root: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
-        run_chain(peer.run_file, data, Path(work) / "ours", "prepare")
+        run_chain(peer.run_file, data_of(peer.data, root), Path(work) / "ours", "prepare")
         dataset = Dataset.load(Path(work) / "ours" / "dataset")
         spec = Path(work) / "spec.json"
         spec.write_text(json.dumps(_spec(peer, dataset) | {"seed": seed, "work": work}))
