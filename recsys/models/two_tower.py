@@ -59,9 +59,23 @@ class TwoTowerConfig(ModelConfig):
     """The items of a batch's other rows are negatives of a row."""
     negatives: int = Field(default=0, ge=0)
     """Further negatives of every row of a batch, drawn from the catalogue with equal chances."""
+    hard_negatives: int = Field(default=0, ge=0)
+    """Further negatives of each row alone, drawn from a pool of items that the towers themselves rank high
+    for its query; items that its group's train rows hold are never among them. 0: none."""
+    hard_pool: int = Field(default=200, ge=1)
+    """Items of a pool."""
+    hard_skip: int = Field(default=0, ge=0)
+    """So many of the very first items stay out of a pool: they are the likeliest not to be negatives."""
+    hard_weight: float = Field(default=1.0, gt=0)
+    """How often a pool counts in the loss, on top of the whole catalogue."""
+    hard_from: int = Field(default=1, ge=0)
+    """Epochs before the first hard negative: towers that know nothing yet rank nothing."""
+    hard_every: int = Field(default=1, ge=1)
+    """Pools are mined anew as every so manieth epoch begins."""
     correction: Literal["logq", "none"] = "logq"
     """``logq``: the logit of a negative is lowered by the logarithm of how often it is to be expected among
-    the negatives, so that frequent items are not held down for coming up more often."""
+    the negatives, so that frequent items are not held down for coming up more often. A hard negative is to
+    be expected ``hard_negatives / hard_pool`` times, and counts among these alone."""
     cross_rank: bool = True
     """The items of all processes are negatives of a row; else those of its own process."""
     ssl_weight: float = Field(default=0.0, ge=0)
@@ -76,6 +90,15 @@ class TwoTowerConfig(ModelConfig):
     as many that are drawn. The other view is without the rest."""
     ssl_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Probability of leaving out an element of a list in a view."""
+
+    @model_validator(mode="after")
+    def _pool_holds_what_is_drawn(self) -> Self:
+        if self.hard_negatives > self.hard_pool:
+            raise ValueError(
+                f"hard_pool: {self.hard_pool} items, fewer than the {self.hard_negatives} to draw; make "
+                "it hard_negatives or more"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_layer_of_attention(self) -> Self:

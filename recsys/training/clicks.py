@@ -44,6 +44,13 @@ class Clicks:
             )
             self._label, self._group = labels_of(dataset, "valid")
 
+    def begin(self, epoch: int, model: nn.Module, tables: Tables) -> None:
+        """Nothing changes from one epoch to the next."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing has to be known."""
+        return {}
+
     def widen(self, batch: Batch) -> tuple[Batch, None]:
         """The batch as it is."""
         return batch, None

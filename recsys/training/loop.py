@@ -216,6 +216,10 @@ class Trainer:
             self._checkpoints.point("rewind", position.step)
         steps = self._batches.steps_per_epoch
         epoch = position.epoch - self._searched[0]
+        if position.batch == 0:
+            pause = time.perf_counter()
+            self._objective.begin(epoch, self.model, self.tables)
+            self._meter.started += time.perf_counter() - pause
         prepared = (self._prepared(batch) for batch in self._batches.epoch(epoch, position.batch))
         with Prefetch(prepared) as ahead:
             started, waited, paused = time.perf_counter(), 0.0, 0.0
@@ -430,7 +434,14 @@ class Trainer:
         plan, settings = self._identity
         state = CheckpointState(position=self.position, plan_fingerprint=plan, settings=settings)
         return self._checkpoints.save(
-            run_tensors(self.model, self.tables, self.optimisers, self._sparsity, self._average),
+            run_tensors(
+                self.model,
+                self.tables,
+                self.optimisers,
+                self._sparsity,
+                self._average,
+                self._objective.tensors(),
+            ),
             state,
             best=best,
         )

@@ -14,6 +14,13 @@ from recsys.models.inputs import Inputs
 class Objective(Protocol):
     """The loss of a step, the rows that it looks up for it, and the metrics of the validation rows."""
 
+    def begin(self, epoch: int, model: nn.Module, tables: Tables) -> None:
+        """Called before the first step of an epoch, and before its batches are made ready; not where a
+        resumed run goes on within one. All processes call this together."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a resumed run has to know besides weights, the same on all processes; filled in place."""
+
     def widen(self, batch: Batch) -> tuple[Batch, Any]:
         """A batch with the rows that the loss needs besides its own behind them, and what ``loss`` has to
         know of them; may run in another thread."""

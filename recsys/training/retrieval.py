@@ -21,8 +21,9 @@ from recsys.models.options import ModelConfig
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
 from recsys.training.catalogue import Catalogue, joined
 from recsys.training.distributed import Distributed
+from recsys.training.hard_negatives import Drawn, HardNegatives
 from recsys.training.self_supervision import SelfSupervision, Views
-from recsys.training.softmax import Negatives, all_rows, gathered, softmax_loss
+from recsys.training.softmax import Negatives, OwnNegatives, all_rows, gathered, softmax_loss
 from recsys.training.vectors import Queries, ranked
 
 _NEGATIVES_STREAM = 0x4E45_4741
@@ -42,8 +43,26 @@ class Candidates:
     """Other pairs whose items are negatives of a pair."""
     drawn: int
     """Drawn negatives of a pair."""
+    hard: Hard | None = None
+    """Further negatives of each pair alone, behind those; None before there are any."""
     views: Views | None = None
-    """Of the items behind those; None without self-supervision."""
+    """Of the items behind all others; None without self-supervision."""
+
+    @property
+    def rows(self) -> int:
+        """Rows looked up, without those of ``views``."""
+        return len(self.items) + (0 if self.hard is None else self.hard.rows)
+
+
+@dataclass(frozen=True)
+class Hard:
+    """Where the hard negatives of each pair stand among the rows that were looked up for them."""
+
+    rows: int
+    at: Tensor
+    """int64 ``[B * N]``."""
+    lift: Tensor
+    """``[B, N]``, see ``OwnNegatives``."""
 
 
 class Retrieval:
@@ -77,6 +96,9 @@ class Retrieval:
         chance[catalogue.ids] = 1 / len(catalogue)
         self._share = to_device(share.astype(np.float32), ranks.device)
         self._chance = to_device(chance.astype(np.float32), ranks.device)
+        self._hard: HardNegatives | None = None
+        if config.hard_negatives:
+            self._hard = HardNegatives(dataset, catalogue, config, settings, ranks)
         self._supervision: SelfSupervision | None = None
         if config.ssl_weight:
             features = tuple(feature.name for feature in dataset.features if feature.side == "item")
@@ -85,10 +107,23 @@ class Retrieval:
         if dataset.manifest.rows.get("valid", 0):
             self._queries = Queries.of(dataset, "valid", catalogue, ("train",))
 
+    def begin(self, epoch: int, model: nn.Module, tables: Tables) -> None:
+        """Mine hard negatives where that is due."""
+        assert isinstance(model, TwoTower)
+        if self._hard is not None:
+            self._hard.begin(epoch, model, tables)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The pools of hard negatives."""
+        return {} if self._hard is None else self._hard.tensors()
+
     def widen(self, batch: Batch) -> tuple[Batch, Candidates]:
-        """The batch, behind its rows drawn negatives and the items that are seen in two views, and what the
-        loss has to know of them."""
+        """The batch, behind its rows drawn negatives, hard ones, and the items that are seen in two views,
+        and what the loss has to know of them."""
         wide, known = self._with_negatives(batch)
+        drawn = None if self._hard is None else self._hard.draw(batch)
+        if drawn is not None:
+            wide, known = self._with_hard(wide, known, drawn)
         if self._supervision is None:
             return wide, known
         items, views = self._supervision.items(batch.index)
@@ -113,12 +148,23 @@ class Retrieval:
         )
         return wide, Candidates(batch.rows, items, counts, pairs, len(drawn))
 
+    def _with_hard(self, wide: Batch, known: Candidates, drawn: Drawn) -> tuple[Batch, Candidates]:
+        """The rows with hard negatives behind them, each item once: what many rows draw is costly."""
+        places, at = np.unique(drawn.places, return_inverse=True)
+        if self._config.batch_norm:  # statistics count each, whatever process it is on
+            places, at = drawn.places.ravel(), np.arange(drawn.places.size)
+        if len(places):
+            wide = joined(wide, self._catalogue.batch(places))
+        device = self._ranks.device
+        hard = Hard(len(places), to_device(at.ravel(), device), to_device(drawn.lift, device))
+        return wide, replace(known, hard=hard)
+
     def loss(self, model: nn.Module, inputs: Inputs, batch: DeviceBatch, known: Candidates) -> Tensor:
         """Sum over this process's pairs, see ``softmax_loss``, and its part of the self-supervision."""
         assert isinstance(model, TwoTower)
         if self._supervision is None or known.views is None:
             return self._told_apart(model, inputs, batch, known)
-        asked = len(known.items)
+        asked = known.rows
         told = self._told_apart(model, inputs.part(slice(asked)), batch, known)
         seen = inputs.part(slice(asked, None))
         views = self._supervision.loss(model, seen, known.views, self._settings.precision)
@@ -129,7 +175,7 @@ class Retrieval:
         pairs = known.pairs
         vectors = model.item(inputs)
         start = 0 if self._config.in_batch else pairs
-        offered, items = vectors[start:], known.items[start:]
+        offered, items = vectors[start : len(known.items)], known.items[start:]
         if known.counts:
             offered = all_rows(offered, known.counts, self._ranks.group)
             items = gathered(items, known.counts, self._ranks.group)
@@ -139,6 +185,7 @@ class Retrieval:
             known.items[:pairs],
             Negatives(offered, items, self._lift(items, known)),
             model.temperature,
+            own=_own(vectors[len(known.items) :], known.hard),
             weight=batch.weight,
             precision=self._settings.precision,
         )
@@ -163,6 +210,14 @@ class Retrieval:
         if self._config.correction == "none":
             return torch.zeros(len(items), device=items.device)
         return -torch.log(known.others * self._share[items] + known.drawn * self._chance[items])
+
+
+def _own(vectors: Tensor, hard: Hard | None) -> OwnNegatives | None:
+    """Hard negatives of each pair, from the vectors of the rows that were looked up for them."""
+    if hard is None:
+        return None
+    own = vectors.index_select(0, hard.at).view(*hard.lift.shape, vectors.shape[1])
+    return OwnNegatives(own, hard.lift)
 
 
 def require_positives(dataset: Dataset) -> None:

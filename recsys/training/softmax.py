@@ -35,6 +35,16 @@ class Negatives:
     expected among the negatives makes their sum an estimate of that over the whole catalogue."""
 
 
+@dataclass(frozen=True)
+class OwnNegatives:
+    """Items that each query is told from besides, and no other query."""
+
+    vectors: Tensor
+    """``[B, N, D]``."""
+    lift: Tensor
+    """Added to their logits, ``[B, N]``; minus infinity where there is none."""
+
+
 def softmax_loss(
     queries: Tensor,
     positives: Tensor,
@@ -42,6 +52,7 @@ def softmax_loss(
     negatives: Negatives,
     temperature: float,
     *,
+    own: OwnNegatives | None = None,
     weight: Tensor | None = None,
     precision: Precision = "fp32",
 ) -> Tensor:
@@ -57,11 +68,21 @@ def softmax_loss(
         items: ids of those items, int64 ``[B]``.
         negatives: shared by all queries.
         temperature: above 0.
+        own: further negatives of each query; the caller sees to it that its item is none of them.
         weight: of the queries, ``[B]``.
         precision: of matrix products.
     """
     result: Tensor = _Softmax.apply(  # type: ignore[no-untyped-call]
-        queries, positives, items, negatives, negatives.vectors, temperature, weight, precision
+        queries,
+        positives,
+        items,
+        negatives,
+        negatives.vectors,
+        None if own is None else own.vectors,
+        None if own is None else own.lift,
+        temperature,
+        weight,
+        precision,
     )
     return result
 
@@ -77,6 +98,8 @@ class _Softmax(torch.autograd.Function):
         items: Tensor,
         negatives: Negatives,
         vectors: Tensor,
+        own: Tensor | None,
+        own_lift: Tensor | None,
         temperature: float,
         weight: Tensor | None,
         precision: Precision,
@@ -84,38 +107,53 @@ class _Softmax(torch.autograd.Function):
         scaled = queries / temperature
         by_query, by_positive = torch.zeros_like(queries), torch.zeros_like(positives)
         by_negative = torch.zeros_like(vectors)
+        by_own = None if own is None else torch.empty_like(own)
         loss = queries.new_zeros(())
         turned = vectors.t().contiguous()
         for start in range(0, len(queries), _ROWS[queries.device.type]):
             part = slice(start, start + _ROWS[queries.device.type])
-            mine, own = scaled[part], positives[part]
+            mine, positive = scaled[part], positives[part]
             logits = product(mine, vectors, negatives.lift, precision)
             logits.masked_fill_(items[part].unsqueeze(1) == negatives.items, -torch.inf)
-            right = (mine * own).sum(1)
+            right = (mine * positive).sum(1)
             highest = torch.maximum(logits.amax(1), right) if len(vectors) else right
+            hard = None
+            if own is not None and own_lift is not None:
+                hard = (own[part] @ mine.unsqueeze(2)).squeeze(2) + own_lift[part]
+                highest = torch.maximum(highest, hard.amax(1))
             chances = logits.sub_(highest.unsqueeze(1)).exp_()
             whole = chances.sum(1) + (right - highest).exp()
+            if hard is not None:
+                whole += hard.sub_(highest.unsqueeze(1)).exp_().sum(1)
             losses = whole.log() + highest - right
             share = 1 / whole if weight is None else weight[part] / whole
             chances.mul_(share.unsqueeze(1))
             wrong = -chances.sum(1).unsqueeze(1)
             loss += losses.sum() if weight is None else (losses * weight[part]).sum()
-            by_query[part] = (product(chances, turned, None, precision) + wrong * own) / temperature
+            pulled = product(chances, turned, None, precision)
+            if own is not None and by_own is not None and hard is not None:
+                hard.mul_(share.unsqueeze(1))
+                wrong -= hard.sum(1, keepdim=True)
+                pulled += (hard.unsqueeze(1) @ own[part]).squeeze(1)
+                by_own[part] = hard.unsqueeze(2) * mine.unsqueeze(1)
+            by_query[part] = (pulled + wrong * positive) / temperature
             by_positive[part] = wrong * mine
             by_negative += weight_gradient(chances, mine, precision)
-        ctx.save_for_backward(by_query, by_positive, by_negative)
+        ctx.save_for_backward(by_query, by_positive, by_negative, by_own)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        by_query, by_positive, by_negative = ctx.saved_tensors
+        by_query, by_positive, by_negative, by_own = ctx.saved_tensors
         return (
             by_query * gradient,
             by_positive * gradient,
             None,
             None,
             by_negative * gradient,
+            None if by_own is None else by_own * gradient,
+            None,
             None,
             None,
             None,

@@ -10,6 +10,7 @@ optimiser.tables.T.KEY      state of the dense-path tables' optimiser, sharded l
 optimiser.gates.KEY         state of the gates' optimiser
 sparsity.KEY                what is kept of a model that is made sparse, and what that is decided by
 learning.KEY                where weights are averaged: those that go on learning; KEY holds the average
+objective.KEY               what the loss draws from, where that was found in training
 average.updates             how many updates the averages have seen
 """
 
@@ -48,6 +49,7 @@ def run_tensors(
     optimisers: Optimisers,
     sparsity: Sparsity | None = None,
     average: Average | None = None,
+    objective: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Everything that learning changes. Optimiser state must have been materialised."""
     tensors = weight_tensors(model, tables)
@@ -61,6 +63,7 @@ def run_tensors(
         tensors[f"optimiser.gates.{key}"] = value
     if sparsity is not None:
         tensors.update({f"sparsity.{key}": value for key, value in sparsity.tensors().items()})
+    tensors.update({f"objective.{key}": value for key, value in (objective or {}).items()})
     return tensors if average is None else average.tensors(tensors)
 
 

@@ -113,7 +113,9 @@ class _Parts:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that learning changes."""
-        return run_tensors(self.model, self.tables, self.optimisers, self.sparsity, self.average)
+        return run_tensors(
+            self.model, self.tables, self.optimisers, self.sparsity, self.average, self.objective.tensors()
+        )
 
 
 def _train(

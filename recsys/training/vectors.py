@@ -32,7 +32,7 @@ def vectors_of(
 ) -> NDArray[np.float32] | None:
     """Vectors ``[rows, D]`` by a tower in evaluation mode, on rank 0; None on the others."""
     slices, sizes = [], []
-    for batch in _device_batches(tables, columns, ranks):
+    for batch in device_batches(tables, columns, ranks):
         slices.append(tower(tables(batch)).float())
         sizes.append(batch.global_rows)
     if ranks.world == 1:
@@ -40,7 +40,8 @@ def vectors_of(
     return gather_slices(slices, sizes, ranks.world)
 
 
-def _device_batches(tables: Tables, columns: Columns, ranks: Distributed) -> Iterator[DeviceBatch]:
+def device_batches(tables: Tables, columns: Columns, ranks: Distributed) -> Iterator[DeviceBatch]:
+    """Rows in order, some at a time, of which each process gets its slice."""
     for start in range(0, columns.rows, _ROWS):
         rows = np.arange(start, min(start + _ROWS, columns.rows))
         mine = rows[rank_slice(len(rows), ranks.rank, ranks.world)]

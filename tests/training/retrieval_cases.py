@@ -20,6 +20,14 @@ RETRIEVAL_CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         "dense",
     ),
     "views-fused": ({"item_bias": True, "ssl_weight": 0.5, "ssl_dropout": 0.4}, "fused"),
+    "towers-hard": (
+        {"negatives": 11, "hard_negatives": 3, "hard_pool": 20, "item_hidden": [8], "batch_norm": True},
+        "dense",
+    ),
+    "views-hard": (
+        {"hard_negatives": 3, "hard_pool": 20, "ssl_weight": 0.5, "ssl_items": 33},
+        "fused",
+    ),
     "sparse-towers": ({"negatives": 11, "query_hidden": [8]}, "dense"),
 }
 SETTINGS = TrainSettings(

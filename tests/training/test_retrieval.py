@@ -180,6 +180,21 @@ REFUSED: dict[str, tuple[dict[str, object], dict[str, Column], str]] = {
     "unknown id": ({"item": "item"}, COLUMNS, "model.item: 'item' is no categorical .*'item_id'"),
     "no negatives": ({"in_batch": False}, COLUMNS, "negatives must be 1 or more"),
     "no room for a bias": ({"dim": 1, "item_bias": True}, COLUMNS, "takes one number of a vector"),
+    "no room to draw": (
+        {"hard_negatives": 9, "hard_pool": 8},
+        COLUMNS,
+        "hard_pool: 8 items, fewer than the 9 to draw",
+    ),
+    "no hard items": (
+        {"hard_negatives": 4, "hard_pool": 60, "hard_skip": 30},
+        COLUMNS,
+        r"model\.hard_pool: .* are 90 items together, and the train rows hold \d\d;",
+    ),
+    "no epoch for them": (
+        {"hard_negatives": 4, "hard_pool": 8, "hard_from": 6},
+        COLUMNS,
+        r"model\.hard_from: 6 epochs before the first .* train\.epochs is 6",
+    ),
     "no temperature": ({"temperature": 0}, COLUMNS, r"model\.temperature"),
 }
 
