@@ -364,6 +364,9 @@ class TrainSettings(Section):
     """Newest checkpoints kept beside the best one."""
     plateau: Plateau = Plateau()
     """Learning-rate cut and early stopping."""
+    decay: Literal["none", "linear"] = "none"
+    """``linear``: learning rates also fall along a line, to zero after the last step that ``epochs`` and
+    ``max_steps`` allow."""
     tables: TableOptimizer = TableOptimizer()
     """Optimiser of the embedding tables."""
     dense: DenseOptimizer = DenseOptimizer()

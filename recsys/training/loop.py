@@ -32,6 +32,7 @@ from recsys.training.diagnosis import describe_batch, first_bad_weights
 from recsys.training.gate_search import GateSearch
 from recsys.training.objective import Objective
 from recsys.training.optimisers import Optimisers
+from recsys.training.rates import Rates
 from recsys.training.record import Recorder
 from recsys.training.row_l2 import LookedUp
 from recsys.training.sparsity.sparsity import Sparsity
@@ -157,6 +158,7 @@ class Trainer:
         self._search = search
         self._sparsity = sparsity
         self._average = average
+        self._rates = Rates(settings, batches.steps_per_epoch)
         self._world = dist.get_world_size()
         self._meter = Meter()
         self._evaluated_at: int | None = None
@@ -170,7 +172,7 @@ class Trainer:
         """
         position = self.position
         self.model.train()
-        self.optimisers.set_scale(position.lr_scale)
+        self.optimisers.set_scale(self._lr_scale)
         with StopRequest() as stop:
             while position.finished is None:
                 trained = 0 if self._searching else position.epoch - self._searched[0]
@@ -199,6 +201,12 @@ class Trainer:
         if self._search is None or self._searching is not None:
             return 0, 0
         return self._search.epochs, self._search.steps
+
+    @property
+    def _lr_scale(self) -> float:
+        """What learning rates are multiplied by at the next step; a search does not decay."""
+        step = 0 if self._searching else self.position.step - self._searched[1]
+        return self._rates.scale(step, self.position.lr_scale)
 
     def _rewind(self, search: GateSearch) -> None:
         """End the search: gates stay as they are, and training begins anew."""
@@ -249,6 +257,8 @@ class Trainer:
         """One update; returns whether any rank wants to stop."""
         batch, known, looked_up = prepared
         self._reseed(self.position.step - self._searched[1])
+        if self._rates.falls:
+            self.optimisers.set_scale(self._lr_scale)
         self.optimisers.zero_grad()
         losses = self._objective.loss(self.model, self.tables(batch), batch, known)
         loss = losses / batch.global_rows
@@ -326,7 +336,7 @@ class Trainer:
                 {
                     "epoch": position.epoch,
                     "loss": loss,
-                    "lr_scale": position.lr_scale,
+                    "lr_scale": self._lr_scale,
                     "rows_per_second": meter.rows / meter.seconds,
                     "data_wait_share": meter.waited / meter.seconds,
                 },
@@ -386,7 +396,7 @@ class Trainer:
             return True
         position.stale += 1
         position.lr_scale = max(position.lr_scale * plateau.factor, plateau.min_lr_scale)
-        self.optimisers.set_scale(position.lr_scale)
+        self.optimisers.set_scale(self._lr_scale)
         if position.stale >= plateau.stop_after:
             position.finished = (
                 f"{self._settings.monitor} on validation has not risen for {position.stale} evaluations"

@@ -40,6 +40,8 @@ _MAY_CHANGE = {
     "checkpoint_every",
     "keep_checkpoints",
 }
+_LENGTH = {"epochs", "max_steps"}
+"""What learning rates depend on where they fall to the end of the training."""
 
 
 class RunFile(BaseModel):
@@ -56,9 +58,11 @@ class RunFile(BaseModel):
 
     def identity(self) -> str:
         """Canonical JSON of the settings that must not change between a checkpoint and its resume."""
-        train = self.train.model_dump(mode="json", exclude=_MAY_CHANGE)
-        if train["sparsity"] is None:  # as checkpoints say that are older than the setting
-            del train["sparsity"]
+        free = _MAY_CHANGE if self.train.decay == "none" else _MAY_CHANGE - _LENGTH
+        train = self.train.model_dump(mode="json", exclude=free)
+        for name, unset in (("sparsity", None), ("decay", "none")):
+            if train[name] == unset:  # as checkpoints say that are older than the setting
+                del train[name]
         values = {"model": self.model, **{f"model.{k}": v for k, v in self.options.items()}}
         values.update({f"train.{key}": value for key, value in train.items()})
         return json.dumps(values, sort_keys=True, default=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -27,6 +28,20 @@ def checkpoint_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Tensors of one checkpoint, by key."""
     with distributed("cpu"):
         return _flat(_load_state_dict_from_keys(checkpoint_id=checkpoint))
+
+
+def stopped_at(whole: Path, folder: Path, step: int) -> Path:
+    """A run folder as it was when its checkpoint of a step had been written."""
+    shutil.copytree(whole, folder)
+    checkpoints = folder / "checkpoints"
+    for path in checkpoints.glob("step-*"):
+        if int(path.name[5:]) > step:
+            shutil.rmtree(path)
+    (checkpoints / "latest").write_text(f"step-{step:08d}\n")
+    if int((checkpoints / "best").read_text()[5:]) > step:
+        (checkpoints / "best").unlink()
+    (folder / "result.json").unlink()
+    return folder
 
 
 def _flat(state: dict[str, object], prefix: str = "") -> dict[str, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from recsys.training.sparsity.size import Size
 from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
 from tests.training.retrieval_log import made_retrieval_dataset, made_retrieval_plan
-from tests.training.saved import checkpoint_tensors
+from tests.training.saved import checkpoint_tensors, stopped_at
 
 DNN = {"name": "dnn", "hidden": [48, 32], "dropout": 0.1}
 HEADS = {
@@ -74,20 +73,6 @@ def _require_equal(left: Path, right: Path) -> None:
     assert set(mine) == set(theirs)
     for key, value in mine.items():
         assert torch.equal(value, theirs[key]), key
-
-
-def _stopped_at(whole: Run, folder: Path, step: int) -> Path:
-    """A run folder as it was when its checkpoint of a step had been written."""
-    shutil.copytree(whole.folder, folder)
-    checkpoints = folder / "checkpoints"
-    for path in checkpoints.glob("step-*"):
-        if int(path.name[5:]) > step:
-            shutil.rmtree(path)
-    (checkpoints / "latest").write_text(f"step-{step:08d}\n")
-    if int((checkpoints / "best").read_text()[5:]) > step:
-        (checkpoints / "best").unlink()
-    (folder / "result.json").unlink()
-    return folder
 
 
 @pytest.mark.parametrize("allocation", ["worth", "erk", "uniform"])
@@ -178,7 +163,7 @@ def test_a_resumed_run_goes_on_to_the_bit(
     step: int,
 ) -> None:
     whole = _train(dataset, tmp_path / "whole", sparsity, model=model, path=path)
-    parts = _stopped_at(whole, tmp_path / "parts", step)
+    parts = stopped_at(whole.folder, tmp_path / "parts", step)
     resumed = _train(dataset, parts, sparsity, model=model, path=path, resume=True)
     _require_equal(*(_checkpoint(run, 30) for run in (whole, resumed)))
     kept = [run.metrics.select(pl.selectors.starts_with("density/")) for run in (whole, resumed)]
