@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from retrieval_index import Point
 
 _MARKS = "osv^D*Pxh<>"
+_AT_LEAST = 10_000
+"""Queries/s that a point of the picture of bytes has to reach."""
 
 
 def draw(points: list[Point], folder: Path) -> None:
-    """Write ``retrieval-speed.png`` and ``retrieval-memory.png``."""
-    for file, label, value in (
-        ("retrieval-speed.png", "queries/s, one thread", lambda point: point.qps),
-        ("retrieval-memory.png", "bytes in memory per item", lambda point: point.bytes),
+    """Write ``retrieval-speed.png``, whole curves, and ``retrieval-memory.png``, one point per index."""
+    for file, label in (
+        ("retrieval-speed.png", "queries/s, one thread"),
+        (
+            "retrieval-memory.png",
+            f"bytes in memory per item, best recall at {_AT_LEAST:,} queries/s or more",
+        ),
     ):
         figure = Figure(figsize=(9, 5.5), layout="constrained")
         axes = figure.add_subplot()
         for at, name in enumerate(dict.fromkeys(point.name for point in points)):
             own = sorted((each for each in points if each.name == name), key=lambda each: each.recall)
-            axes.plot(
-                [value(each) for each in own],
-                [each.recall for each in own],
-                marker=_MARKS[at % len(_MARKS)],
-                linewidth=2.5 if name == "ours" else 1,
-                markersize=5,
-                label=name,
-            )
+            if file == "retrieval-speed.png":
+                _line(axes, name, _MARKS[at % len(_MARKS)], [(each.qps, each.recall) for each in own])
+                continue
+            fast = [each for each in own if each.qps >= _AT_LEAST and each.bytes > 0]
+            _line(axes, name, _MARKS[at % len(_MARKS)], [(each.bytes, each.recall) for each in fast[-1:]])
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.set_ylabel("recall@10")
@@ -36,3 +39,11 @@ def draw(points: list[Point], folder: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
         figure.savefig(folder / file, dpi=110, metadata={"Software": None})
+
+
+def _line(axes: Axes, name: str, mark: str, points: list[tuple[float, float]]) -> None:
+    """A curve of an index; nothing where it has no point."""
+    if points:
+        wide, size = (2.5, 8) if name == "ours" else (1, 5)
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, marker=mark, linewidth=wide, markersize=size, label=name)
