@@ -164,16 +164,15 @@ class Retrieval:
         assert isinstance(model, TwoTower)
         if self._supervision is None or known.views is None:
             return self._told_apart(model, inputs, batch, known)
-        asked = known.rows
-        told = self._told_apart(model, inputs.part(slice(asked)), batch, known)
-        seen = inputs.part(slice(asked, None))
+        told = self._told_apart(model, inputs, batch, known)
+        seen = inputs.part(slice(known.rows, None))
         views = self._supervision.loss(model, seen, known.views, self._settings.precision)
         return told + batch.global_rows * views
 
     def _told_apart(self, model: TwoTower, inputs: Inputs, batch: DeviceBatch, known: Candidates) -> Tensor:
         """Sum over this process's pairs."""
         pairs = known.pairs
-        vectors = model.item(inputs)
+        vectors = model.item(inputs if known.views is None else inputs.part(slice(known.rows)))
         start = 0 if self._config.in_batch else pairs
         offered, items = vectors[start : len(known.items)], known.items[start:]
         if known.counts:
