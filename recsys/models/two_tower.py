@@ -71,7 +71,7 @@ class TwoTowerConfig(ModelConfig):
     hard_from: int = Field(default=1, ge=0)
     """Epochs before the first hard negative: towers that know nothing yet rank nothing."""
     hard_every: int = Field(default=1, ge=1)
-    """Pools are mined anew as every so manieth epoch begins."""
+    """Epochs from one mining to the next."""
     correction: Literal["logq", "none"] = "logq"
     """``logq``: the logit of a negative is lowered by the logarithm of how often it is to be expected among
     the negatives, so that frequent items are not held down for coming up more often. A hard negative is to

@@ -56,7 +56,7 @@ class HardNegatives:
     A query is what rows of one group with the same features of query sides have in common; all items that
     the group's train rows hold are its positives. Pools hold its first items after ``hard_skip``, without
     positives, by the towers as they were when an epoch began. They are searched exactly, a block of
-    queries at a time: what is held are 4 bytes per place of each pool, 28 per query and 8 per positive.
+    queries at a time: what is held are 4 bytes per place of each pool, 32 per query and 8 per positive.
 
     Args:
         dataset: prepared rows.
