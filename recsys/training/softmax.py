@@ -68,7 +68,7 @@ def softmax_loss(
         items: ids of those items, int64 ``[B]``.
         negatives: shared by all queries.
         temperature: above 0.
-        own: further negatives of each query; the caller sees to it that its item is none of them.
+        own: further negatives of each query, in the same sum; its own item must not be among them.
         weight: of the queries, ``[B]``.
         precision: of matrix products.
     """
