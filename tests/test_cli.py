@@ -260,7 +260,12 @@ def test_a_signal_exits_with_130_and_no_traceback(stop: signal.Signals) -> None:
         "    time.sleep(60)\n"
         "cli.main(['wait'])\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(stop, signal.SIG_DFL),  # ignored in what a shell runs behind it
+    )
     assert process.stderr is not None
     with process, process.stderr:
         process.stderr.readline()
