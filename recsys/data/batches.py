@@ -2,12 +2,13 @@
 
 Row groups are dealt into windows that fit in memory; each epoch permutes the row groups and then the
 rows of each window. Batches run on across windows, so every global batch but an epoch's last is
-full. Any number of ranks sees the same global batches: rank r takes the r-th contiguous slice.
+full. Any number of ranks sees the same global batches: rank r takes the r-th contiguous slice. Where an
+order of rows is given, batches are cut from that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,8 @@ class Batches:
         shuffle_rows: rows held in memory and shuffled together.
         rank, world: which slice of each global batch to yield.
         shuffle: False yields rows in file order.
+        order: called with an epoch as it begins, or is gone on with; the numbers ``[rows]`` of all rows in
+            the order in which to take them, or None: shuffled. They must fit in ``shuffle_rows``.
 
     Raises:
         DataError: the part is damaged or holds no rows.
@@ -70,6 +73,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         shuffle: bool = True,
+        order: Callable[[int], NDArray[np.int64] | None] = lambda epoch: None,
     ) -> None:
         self._path = dataset.part(part)
         self._features = dataset.features
@@ -88,6 +92,8 @@ class Batches:
         self._fits = self.rows <= shuffle_rows
         self._window_rows = shuffle_rows
         self._kept: Columns | None = None
+        self._order = order
+        self._given: dict[int, NDArray[np.int64] | None] = {}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -96,14 +102,13 @@ class Batches:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield this rank's slices of the global batches of an epoch, from batch ``start`` on."""
-        generator = np.random.default_rng([_SHUFFLE_STREAM, self._seed, epoch])
-        windows = self._windows(generator)
+        # the one before is kept for rows_of: what an order is made of changes from epoch to epoch
+        self._given = {epoch - 1: self._given.get(epoch - 1), epoch: self._order(epoch)}
         index, skip = start, start * self._batch_size
         pending: list[tuple[Columns, NDArray[np.int64]]] = []
         waiting = 0
-        for groups in windows:
-            rows = sum(self._group_rows[group] for group in groups)
-            order = generator.permutation(rows) if self._shuffle else np.arange(rows)
+        for groups, order in self._windows(epoch):
+            rows = len(order)
             if skip >= rows:
                 skip -= rows
                 continue
@@ -128,20 +133,29 @@ class Batches:
         ``index`` counts from the start of training, as ``Batch.index`` does. Reads no rows.
         """
         epoch, batch = divmod(index, self.steps_per_epoch)
-        generator = np.random.default_rng([_SHUFFLE_STREAM, self._seed, epoch])
         starts = np.concatenate(([0], np.cumsum(self._group_rows)))
         low, high = batch * self._batch_size, (batch + 1) * self._batch_size
         passed, found = 0, [np.empty(0, np.int64)]
-        for groups in self._windows(generator):
+        for groups, order in self._windows(epoch):
             rows = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in groups])
-            order = generator.permutation(len(rows)) if self._shuffle else np.arange(len(rows))
             found.append(rows[order[max(low - passed, 0) : max(high - passed, 0)]])
             passed += len(rows)
             if passed >= high:
                 break
         return np.concatenate(found)
 
-    def _windows(self, generator: np.random.Generator) -> list[list[int]]:
+    def _windows(self, epoch: int) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
+        """Windows of an epoch, and the order of the rows of each."""
+        generator = np.random.default_rng([_SHUFFLE_STREAM, self._seed, epoch])
+        given = self._given.get(epoch)
+        for groups in self._dealt(generator):
+            rows = sum(self._group_rows[group] for group in groups)
+            if given is not None:
+                yield groups, given
+            else:
+                yield groups, generator.permutation(rows) if self._shuffle else np.arange(rows)
+
+    def _dealt(self, generator: np.random.Generator) -> list[list[int]]:
         """Row groups dealt into windows of at most ``shuffle_rows`` rows, one group at least."""
         groups = np.arange(len(self._group_rows))
         if self._fits:

@@ -72,6 +72,13 @@ class TwoTowerConfig(ModelConfig):
     """Epochs before the first hard negative: towers that know nothing yet rank nothing."""
     hard_every: int = Field(default=1, ge=1)
     """Epochs from one mining to the next."""
+    hard_from_codes: int | None = Field(default=None, ge=1)
+    """Pools hold what codes of so many bytes per item rank high, made anew for each mining, instead of what
+    the items' vectors do: what the coarse stage of an index would return."""
+    batches: Literal["random", "walk", "snowball"] = "random"
+    """How rows come together in batches, from the first hard negative on: ``random``; ``walk``, from a
+    query to another one with an item of its pool; ``snowball``, to all of those. In-batch negatives are
+    hard then too."""
     correction: Literal["logq", "none"] = "logq"
     """``logq``: the logit of a negative is lowered by the logarithm of how often it is to be expected among
     the negatives, so that frequent items are not held down for coming up more often. A hard negative is to
@@ -97,6 +104,20 @@ class TwoTowerConfig(ModelConfig):
             raise ValueError(
                 f"hard_pool: {self.hard_pool} items, fewer than the {self.hard_negatives} to draw; make "
                 "it hard_negatives or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pools_for_what_needs_them(self) -> Self:
+        if self.batches != "random" and not (self.hard_negatives and self.in_batch):
+            missing = "in_batch" if self.hard_negatives else "hard_negatives: 1 or more"
+            raise ValueError(
+                f"batches: {self.batches} makes in-batch negatives hard by the pools of hard ones; set "
+                f"{missing}, or leave batches out"
+            )
+        if self.hard_from_codes is not None and not self.hard_negatives:
+            raise ValueError(
+                "hard_from_codes: there are no pools; set hard_negatives to 1 or more, or leave it out"
             )
         return self
 

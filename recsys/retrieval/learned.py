@@ -112,9 +112,7 @@ def _slopes(
     """
     segments, _, part = quantiser.codebooks.shape
     codes = quantiser.words(vectors, lists)
-    restored = quantiser.codebooks[np.arange(segments), codes].reshape(len(codes), -1)
-    if quantiser.by_residual:
-        restored = restored + quantiser.centroids[lists]
+    restored = quantiser.restored(codes, lists)
     turned = quantiser.asked(queries)
     wrong = (_softmax(turned @ restored.T + weight) - wanted) / len(queries)
     back = (wrong.T @ turned).reshape(len(codes), segments, part)

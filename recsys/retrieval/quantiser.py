@@ -133,6 +133,11 @@ class Quantiser:
         codes = self.codes(vectors, lists)
         return codes if self.bits == 8 else np.stack([codes & 15, codes >> 4], 2).reshape(len(codes), -1)
 
+    def restored(self, words: NDArray[np.uint8], lists: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What codewords ``[n, M]`` stand for, ``[n, C]``, to be compared with what ``asked`` returns."""
+        found = self.codebooks[np.arange(words.shape[1]), words].reshape(len(words), -1)
+        return found + self.centroids[lists] if self.by_residual else found
+
     def _codes(self, rotated: NDArray[np.float32], lists: NDArray[np.int64]) -> NDArray[np.uint8]:
         residual = rotated - self.centroids[lists] if self.by_residual else rotated
         codes: NDArray[np.uint8] = self.product().compute_codes(np.ascontiguousarray(residual))

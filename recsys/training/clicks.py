@@ -47,6 +47,9 @@ class Clicks:
     def begin(self, epoch: int, model: nn.Module, tables: Tables) -> None:
         """Nothing changes from one epoch to the next."""
 
+    def order(self, epoch: int) -> None:
+        """Shuffled."""
+
     def tensors(self) -> dict[str, Tensor]:
         """Nothing has to be known."""
         return {}

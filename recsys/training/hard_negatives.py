@@ -31,12 +31,15 @@ from recsys.models.two_tower import QUERY_SIDES, TwoTower, TwoTowerConfig
 from recsys.progress import progress, say
 from recsys.training.catalogue import Catalogue
 from recsys.training.distributed import Distributed
+from recsys.training.locality import local_order
 from recsys.training.query_keys import query_keys
 from recsys.training.softmax import gathered
 from recsys.training.vectors import device_batches, vectors_of
 
-_STREAM = 0x4841_5244
+_STREAM, _ORDER_STREAM = 0x4841_5244, 0x4C4F_4341
 _LISTS = "hard.places"
+_LEAST_CODED = 16
+"""Items: as many as a codebook of 4 bits has codewords."""
 _MIB = 2**20
 
 
@@ -55,8 +58,9 @@ class HardNegatives:
 
     A query is what rows of one group with the same features of query sides have in common; all items that
     the group's train rows hold are its positives. Pools hold its first items after ``hard_skip``, without
-    positives, by the towers as they were when an epoch began. They are searched exactly, a block of
-    queries at a time: what is held are 4 bytes per place of each pool, 32 per query and 8 per positive.
+    positives, by the towers as they were when an epoch began, or by codes of their vectors. All items are
+    scored, a block of queries at a time: what is held are 4 bytes per place of each pool, 32 per query, 8
+    per positive and, for local batches, 4 per row; making those takes as much as the pools once more.
 
     Args:
         dataset: prepared rows.
@@ -66,8 +70,8 @@ class HardNegatives:
         ranks: the processes that train together; each searches for a share of the queries.
 
     Raises:
-        ConfigError: a pool that is smaller than what is drawn, or not smaller than the catalogue; an epoch
-            that is never reached.
+        ConfigError: a pool that is not smaller than the catalogue, an epoch that is never reached, codes
+            that do not fit the vectors, local batches of more rows than fit in memory.
     """
 
     def __init__(
@@ -78,9 +82,10 @@ class HardNegatives:
         settings: TrainSettings,
         ranks: Distributed,
     ) -> None:
-        _require_sense(config, settings, catalogue)
+        _require_sense(dataset, config, settings, catalogue)
         self._dataset, self._catalogue, self._config = dataset, catalogue, config
         self._seed, self._ranks = settings.seed, ranks
+        self._batch_size = settings.batch_size
         self._steps = -(-dataset.manifest.rows["train"] // settings.batch_size)
         self._features = [feature.name for feature in dataset.features if feature.side in QUERY_SIDES]
         self._find_queries()
@@ -93,6 +98,7 @@ class HardNegatives:
 
     def begin(self, epoch: int, model: TwoTower, tables: Tables) -> None:
         """Mine anew where that is due as an epoch begins; all processes call this together."""
+        _require_codes_fit(self._config, len(self._catalogue), model.dim)
         since = epoch - self._config.hard_from
         if since < 0 or since % self._config.hard_every:
             return
@@ -131,6 +137,20 @@ class HardNegatives:
         lift = np.where(sizes > 0, np.log(count), -np.inf).astype(np.float32)
         return Drawn(places, np.repeat(lift[:, None], number, 1))
 
+    def order(self, epoch: int) -> NDArray[np.int64] | None:
+        """Numbers of the train rows ``[R]`` in the order that makes batches local; None: they are not. It
+        follows from the pools, seed and epoch alone."""
+        if self._config.batches == "random" or epoch < self._config.hard_from:
+            return None
+        return local_order(
+            self._query_of_row,
+            self._pools.numpy(),
+            len(self._catalogue),
+            self._batch_size,
+            self._config.batches,
+            np.random.default_rng([_ORDER_STREAM, self._seed, epoch]),
+        )
+
     def _queries_of(self, batch: Batch) -> NDArray[np.int64]:
         """Number of each row's query ``[B]``."""
         keys = query_keys(batch, self._features)
@@ -144,11 +164,14 @@ class HardNegatives:
             keys.append(query_keys(rows, self._features))
             groups.append(keys[-1].view(np.int64) if rows.group is None else rows.group)
             items.append(self._catalogue.positions(rows.ids[self._catalogue.feature]))
-        self._keys, first = np.unique(np.concatenate(keys), return_index=True)
+        all_keys = np.concatenate(keys)
+        self._keys, first = np.unique(all_keys, return_index=True)
         order = np.argsort(first)
         self._first = first[order]
         self._numbers = np.empty_like(order)
         self._numbers[order] = np.arange(len(order))
+        if self._config.batches != "random":
+            self._query_of_row = self._numbers[np.searchsorted(self._keys, all_keys)].astype(np.int32)
         owners, owner_of_row = np.unique(np.concatenate(groups), return_inverse=True)
         self._owners = owner_of_row[self._first]
         places = np.concatenate(items)
@@ -190,9 +213,13 @@ class HardNegatives:
         model.train(was_training)
 
     def _item_vectors(self, model: TwoTower, tables: Tables) -> NDArray[np.float32]:
-        """``[I, D]`` on every process."""
+        """``[I, D]`` on every process: as they are, or as their codes restore them."""
         ranks = self._ranks
         found = vectors_of(model.item, tables, self._catalogue.columns, ranks)
+        if found is not None and self._config.hard_from_codes is not None:
+            from recsys.retrieval.restored import restored  # needs faiss, which other trainings do not
+
+            found = restored(found, self._config.hard_from_codes, self._seed)
         shared = torch.empty(len(self._catalogue), model.dim) if found is None else torch.from_numpy(found)
         if ranks.world > 1:
             shared = shared.to(ranks.device)
@@ -220,7 +247,9 @@ class HardNegatives:
         return gathered(found.to(ranks.device), counts, ranks.group).cpu()
 
 
-def _require_sense(config: TwoTowerConfig, settings: TrainSettings, catalogue: Catalogue) -> None:
+def _require_sense(
+    dataset: Dataset, config: TwoTowerConfig, settings: TrainSettings, catalogue: Catalogue
+) -> None:
     """Raise ConfigError for options that mine nothing, or more than there is."""
     if config.hard_from >= settings.epochs:
         raise ConfigError(
@@ -232,4 +261,20 @@ def _require_sense(config: TwoTowerConfig, settings: TrainSettings, catalogue: C
         raise ConfigError(
             f"model.hard_pool: hard_skip and hard_pool are {searched} items together, and the train rows "
             f"hold {len(catalogue)}; nothing is hard about all of them, lower hard_pool"
+        )
+    rows = dataset.manifest.rows["train"]
+    if config.batches != "random" and rows > settings.shuffle_rows:
+        raise ConfigError(
+            f"model.batches: {config.batches} takes rows from all over the log, and train.shuffle_rows is "
+            f"{settings.shuffle_rows:,} of {rows:,} train rows; raise it, or set batches to random"
+        )
+
+
+def _require_codes_fit(config: TwoTowerConfig, items: int, dim: int) -> None:
+    """Raise ConfigError where codes of so many bytes cannot be made."""
+    size = config.hard_from_codes
+    if size is not None and (2 * size > dim or items < _LEAST_CODED):
+        raise ConfigError(
+            f"model.hard_from_codes: codes of {size} bytes are made of {_LEAST_CODED} items or more whose "
+            f"vectors are {2 * size} wide or more; there are {items}, {dim} wide. Lower it, or leave it out"
         )

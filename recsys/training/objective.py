@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.data.batch import Batch
@@ -17,6 +19,10 @@ class Objective(Protocol):
     def begin(self, epoch: int, model: nn.Module, tables: Tables) -> None:
         """Called before the first step of an epoch, and before its batches are made ready; not where a
         resumed run goes on within one. All processes call this together."""
+
+    def order(self, epoch: int) -> NDArray[np.int64] | None:
+        """Numbers of the train rows in the order in which an epoch takes them, the same on all processes;
+        None: shuffled. Called after ``begin``, or after ``tensors`` have been filled."""
 
     def tensors(self) -> dict[str, Tensor]:
         """What a resumed run has to know besides weights, the same on all processes; filled in place."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.config import TrainSettings
@@ -112,6 +113,10 @@ class Retrieval:
         assert isinstance(model, TwoTower)
         if self._hard is not None:
             self._hard.begin(epoch, model, tables)
+
+    def order(self, epoch: int) -> NDArray[np.int64] | None:
+        """Rows that share hard candidates together, where batches are local."""
+        return None if self._hard is None else self._hard.order(epoch)
 
     def tensors(self) -> dict[str, Tensor]:
         """The pools of hard negatives."""

@@ -219,6 +219,7 @@ def _build(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> _Parts:
     optimisers = Optimisers(
         model, tables, settings.dense, settings.tables, settings.clip_norm, row_l2, settings.gates
     )
+    objective = _objective(dataset, run_file, ranks)
     batches = Batches(
         dataset,
         "train",
@@ -227,8 +228,8 @@ def _build(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> _Parts:
         shuffle_rows=settings.shuffle_rows,
         rank=ranks.rank,
         world=ranks.world,
+        order=objective.order,
     )
-    objective = _objective(dataset, run_file, ranks)
     sparsity = build_sparsity(settings, model, tables, optimisers, dataset, ranks)
     average = None if settings.average is None else Average(model, tables, settings.average)
     return _Parts(model, tables, optimisers, batches, objective, sparsity, average)

@@ -158,3 +158,23 @@ def test_rows_of_a_batch_are_those_that_it_holds(tmp_path: Path, window: int, sh
         for batch in batches.epoch(epoch):
             np.testing.assert_array_equal(batches.rows_of(batch.index), batch.ids["a"])
     assert batches.path == tmp_path / "d" / "train.parquet"
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_a_given_order_is_followed(tmp_path: Path, world: int) -> None:
+    dataset = _dataset(tmp_path, 10)
+    orders = {epoch: np.random.default_rng(epoch).permutation(ROWS) for epoch in (1, 2)}
+    ranks = [
+        Batches(dataset, "train", 8, rank=rank, world=world, order=orders.get) for rank in range(world)
+    ]
+    plain = [batch.ids["a"] for batch in Batches(dataset, "train", 8).epoch(0)]
+    for epoch, start in ((0, 0), (1, 0), (2, 5)):
+        wanted = orders[epoch] if epoch else np.concatenate(plain)
+        parts = [[batch.ids["a"] for batch in batches.epoch(epoch, start)] for batches in ranks]
+        found = np.concatenate([rows for batch in zip(*parts, strict=True) for rows in batch])
+        np.testing.assert_array_equal(found, wanted[8 * start :])
+    steps = ranks[0].steps_per_epoch
+    orders.clear()  # an error may be looked into when the next epoch has begun
+    for epoch, batch in ((1, 12), (2, 0)):
+        expected = np.random.default_rng(epoch).permutation(ROWS)[8 * batch : 8 * batch + 8]
+        np.testing.assert_array_equal(ranks[0].rows_of(epoch * steps + batch), expected)

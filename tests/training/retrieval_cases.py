@@ -25,7 +25,14 @@ RETRIEVAL_CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         "dense",
     ),
     "views-hard": (
-        {"hard_negatives": 3, "hard_pool": 20, "ssl_weight": 0.5, "ssl_items": 33},
+        {
+            "hard_negatives": 3,
+            "hard_pool": 20,
+            "hard_from_codes": 4,
+            "batches": "snowball",
+            "ssl_weight": 0.5,
+            "ssl_items": 33,
+        },
         "fused",
     ),
     "sparse-towers": ({"negatives": 11, "query_hidden": [8]}, "dense"),

@@ -19,6 +19,7 @@ from recsys.embeddings.tables import Tables
 from recsys.features.prepare import prepare
 from recsys.models import build_model, parse_options
 from recsys.models.two_tower import TwoTower
+from recsys.retrieval.restored import restored
 from recsys.schema import Column, Schema
 from recsys.training.catalogue import Catalogue
 from recsys.training.distributed import Distributed, distributed
@@ -62,9 +63,12 @@ def batches(dataset: Dataset, epoch: int, size: int = SETTINGS.batch_size) -> It
     return Batches(dataset, "train", size, seed=3).epoch(epoch)
 
 
-@pytest.mark.parametrize("skip", [0, 6])
-def test_pools_hold_the_first_items_that_are_no_positives(dataset: Dataset, skip: int) -> None:
-    with mined(dataset, HARD | {"hard_skip": skip, "query_hidden": [6]}) as (objective, model, tables):
+@pytest.mark.parametrize(("skip", "code_bytes"), [(0, None), (6, None), (6, 3)])
+def test_pools_hold_the_first_items_that_are_no_positives(
+    dataset: Dataset, skip: int, code_bytes: int | None
+) -> None:
+    options = HARD | {"hard_skip": skip, "query_hidden": [6], "hard_from_codes": code_bytes}
+    with mined(dataset, options) as (objective, model, tables):
         pools = objective.tensors()[POOLS].numpy()
         batch = next(Batches(dataset, "train", 600, shuffle=False).epoch())
         assert batch.group is not None
@@ -72,12 +76,15 @@ def test_pools_hold_the_first_items_that_are_no_positives(dataset: Dataset, skip
         with torch.no_grad():
             queries = model.query(tables(tables.prepare(batch))).double().numpy()
             rows = tables.prepare(catalogue.batch(np.arange(len(catalogue))))
-            items = model.item(tables(rows)).double().numpy()
+            items = model.item(tables(rows)).numpy()
+        if code_bytes is not None:
+            known, items = items, restored(items, code_bytes, SETTINGS.seed)
+            assert 0.05 < np.square(items - known).sum() / np.square(known).sum() < 0.5
     keys = query_keys(batch, ["user_id", "history", "hour"])
     first = np.sort(np.unique(keys, return_index=True)[1])
     assert pools.shape == (len(first), 10)
     for pool, row in zip(pools, first, strict=True):
-        scores = items @ queries[row]
+        scores = items.astype(np.float64) @ queries[row]
         taken = catalogue.positions(batch.ids["item_id"][batch.group == batch.group[row]])
         scores[taken[taken >= 0]] = -np.inf
         assert pool.tolist() == sorted(np.argsort(-scores, kind="stable")[skip : skip + 10].tolist())
@@ -179,14 +186,17 @@ def test_pools_follow_the_towers_from_their_epoch_on(dataset: Dataset, tmp_path:
     assert (pools[0] != pools[1]).any()
 
 
-def test_a_resumed_run_draws_from_the_pools_of_its_epoch(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"batches": "walk", "hard_from_codes": 3, "hard_every": 2}])
+def test_a_resumed_run_draws_from_the_pools_of_its_epoch(
+    dataset: Dataset, tmp_path: Path, more: dict[str, object]
+) -> None:
     """5 batches an epoch: steps 7 and 13 are inside the second and the third, step 10 is between them."""
 
     def trained(name: str, steps: int) -> Run:
         return train(
             dataset,
             tmp_path / name,
-            model={"name": "two_tower", **HARD, "item_hidden": [6], "dropout": 0.2},
+            model={"name": "two_tower", **HARD, "item_hidden": [6], "dropout": 0.2, **more},
             plan=made_retrieval_plan(dataset),
             settings=SETTINGS.model_copy(update={"max_steps": steps}),
             resume=True,

@@ -195,6 +195,22 @@ REFUSED: dict[str, tuple[dict[str, object], dict[str, Column], str]] = {
         COLUMNS,
         r"model\.hard_from: 6 epochs before the first .* train\.epochs is 6",
     ),
+    "no pools to walk by": ({"batches": "walk"}, COLUMNS, "batches: walk .* set hard_negatives: 1 or more"),
+    "no negatives to make hard": (
+        {"batches": "snowball", "hard_negatives": 1, "in_batch": False, "negatives": 1},
+        COLUMNS,
+        "batches: snowball .* set in_batch, or leave batches out",
+    ),
+    "no pools to make of codes": (
+        {"hard_from_codes": 4},
+        COLUMNS,
+        "hard_from_codes: there are no pools; set hard_negatives",
+    ),
+    "no room for codes": (
+        {"hard_negatives": 4, "hard_pool": 8, "hard_from_codes": 5, "dim": 8},
+        COLUMNS,
+        r"model\.hard_from_codes: codes of 5 bytes .* vectors are 10 wide or more; there are \d+, 8 wide",
+    ),
     "no temperature": ({"temperature": 0}, COLUMNS, r"model\.temperature"),
 }
 
@@ -205,6 +221,13 @@ def test_refused(tmp_path: Path, name: str) -> None:
     dataset = _prepared(tmp_path, columns)
     with pytest.raises(ConfigError, match=message):
         train(dataset, tmp_path / "run", model={"name": "two_tower", **options}, settings=SETTINGS)
+
+
+def test_local_batches_of_a_log_that_does_not_fit_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    options = {"hard_negatives": 4, "hard_pool": 8, "batches": "walk"}
+    settings = SETTINGS.model_copy(update={"shuffle_rows": 1_499})
+    with pytest.raises(ConfigError, match=r"train\.shuffle_rows is 1,499 of 1,500 train rows; raise it"):
+        train(dataset, tmp_path / "run", model={"name": "two_tower", **options}, settings=settings)
 
 
 def _prepared(folder: Path, columns: dict[str, Column]) -> Dataset:
