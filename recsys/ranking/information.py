@@ -8,7 +8,7 @@ of a value are then hypergeometric. Everything here is in nats.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +116,8 @@ class Information:
     """Standard deviation of the score if the rows were drawn anew."""
     normaliser: float = math.nan
     """Mean of the entropies of column and label: what ``adjusted`` is relative to."""
+    known: float = 0.0
+    """Share of ``ranked`` that is left once it has been learned from these rows, see ``_known``."""
 
     @property
     def score(self) -> float:
@@ -149,8 +151,8 @@ class Information:
 
     @property
     def learnable(self) -> float:
-        """What a model that learns a number per value can be expected to know, see the function."""
-        return float(learnable(self.ranked, self.expected))
+        """What a model that learns a number per value can be expected to know."""
+        return self.ranked * self.known if self.ranked > 0 else self.ranked
 
     @property
     def p(self) -> float:
@@ -232,7 +234,10 @@ def information(
         at = np.searchsorted(distinct, sizes)
         variance = together.variance((share * np.sqrt(rest))[at], linear[at], chance.shares, rows)
     entropy = -float(times @ (share * np.log(share)))
-    return _combined(mi, square, expected, variance, min(rows, elements), (entropy + _entropy(classes)) / 2)
+    found = _combined(
+        mi, square, expected, variance, min(rows, elements), (entropy + _entropy(classes)) / 2
+    )
+    return replace(found, known=_known(found.ranked, times * share, means))
 
 
 def conditional_information(counts: Ints | tuple[Ints, Ints, Ints]) -> Information:
@@ -268,7 +273,8 @@ def conditional_information(counts: Ints | tuple[Ints, Ints, Ints]) -> Informati
     heard = -float(share @ np.log(sizes / totals[index]))
     with np.errstate(divide="ignore", invalid="ignore"):
         told = -float(np.nansum(classes / rows * np.log(classes / totals[:, None])))
-    return _combined(mi, square, expected, float(variance.sum()), rows, (heard + told) / 2)
+    found = _combined(mi, square, expected, float(variance.sum()), rows, (heard + told) / 2)
+    return replace(found, known=_known(found.ranked, share, means))
 
 
 def cells(z: Ints, x: Ints, y: Ints) -> tuple[Ints, Ints]:
@@ -320,6 +326,20 @@ def _combined(
     sampling = max(square - mi * mi - 2.0 * expected, 0.0) / rows
     variance = max(variance, 0.0)
     return Information(mi, expected, math.sqrt(variance), math.sqrt(variance + sampling), normaliser)
+
+
+def _known(told: float, share: Floats, chance: Floats) -> float:
+    """Share of an information that is left once it has been learned value by value, see ``learnable``.
+
+    All values are taken to scatter alike, so that each row tells as much; what chance adds to a row's
+    information is the less, the more rows its value has. A column of many values of which a few have most
+    of the rows is known well.
+
+    Args:
+        told: nats per row beyond chance.
+        share: of the rows, that the values of a size have; chance: nats that it adds per row; ``[K]``.
+    """
+    return float(share @ (told / (told + np.maximum(chance, 0.0)))) if told > 0 else 0.0
 
 
 def _tied(values: int, free: float) -> float:

@@ -17,7 +17,7 @@ from recsys.errors import ConfigError
 from recsys.ranking.codes import Codes
 from recsys.ranking.company import ALONE, Company
 from recsys.ranking.given import given
-from recsys.ranking.information import Information, learnable
+from recsys.ranking.information import Information
 from recsys.ranking.sharing import beyond, shared_information, surely
 
 __all__ = ["given", "keep_until_loss", "orders", "within_bytes"]
@@ -221,8 +221,7 @@ class _Facts:
             room = counter.entropies[other] - by_chance
             share[one, other] = np.where(room > 1e-9, np.clip(real / np.maximum(room, 1e-9), 0.0, 1.0), 0.0)
         plain = np.array([singles[name].score for name in codes.names])
-        chance = np.array([singles[name].expected for name in codes.names])
-        known = _part(learnable(plain, chance), plain)
+        known = np.array([singles[name].known for name in codes.names])
         # A number in its own bins, and a list by its elements, tell more or less than as coded here.
         coded = np.maximum(counter.scores, 0.0)
         more = np.where(coded > 0, np.maximum(plain, 0.0) / np.where(coded > 0, coded, 1.0), 1.0)

@@ -17,6 +17,7 @@ from recsys.ranking.dealing import dealt
 from recsys.ranking.information import Chance, Information, cells, conditional_information, information
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def _exact(total: int, hits: int, size: int) -> tuple[float, float]:
@@ -136,6 +137,35 @@ def test_p_is_the_share_of_dealings_that_do_as_well() -> None:
         assert np.mean(p < level) == pytest.approx(level, abs=4 * math.sqrt(level / 3_000))
     assert information(np.array([[5, 0], [0, 5]]), chance=None).p < 0.01
     assert information(np.array([[30, 70]])).p == 1.0
+
+
+def test_learnable_is_what_the_best_shrinkage_gains_on_new_rows() -> None:
+    """Most values are too rare to be known, most rows are of a few frequent ones."""
+    draw = np.random.default_rng(1)
+    sizes = np.repeat([3, 10, 100, 5_000], [20_000, 4_000, 200, 12])
+    scatter, middle = 0.4, -1.5
+    chance = _sigmoid(middle + draw.normal(0, scatter, len(sizes)))
+    hits = draw.binomial(sizes, chance)
+    grid = np.linspace(-4, 4, 201)
+    clicked = _sigmoid(middle + scatter * grid)
+    posterior = hits[:, None] * np.log(clicked) + (sizes - hits)[:, None] * np.log1p(-clicked) - grid**2 / 2
+    posterior = np.exp(posterior - posterior.max(1, keepdims=True))
+    best = posterior @ clicked / posterior.sum(1)
+    share = sizes / sizes.sum()
+    gained = share @ (_divergence(chance, share @ chance) - _divergence(chance, best))
+
+    found = information(np.stack([sizes - hits, hits], 1))
+
+    assert found.score * found.known < gained
+    assert found.learnable == pytest.approx(gained, rel=0.25)  # three deviations of chance are taken off
+
+
+def _sigmoid(logit: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-logit)))
+
+
+def _divergence(p: Floats, q: Floats | float) -> Floats:
+    return np.asarray(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
 
 
 def test_noise_of_many_values_is_not_ranked_above_a_weak_column() -> None:
