@@ -17,7 +17,7 @@ from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.gate_settings import GateSettings
 from recsys.training.distributed import distributed
 from recsys.training.tables_of import build_tables
-from tests.embeddings.table_cases import loss_of
+from tests.embeddings.table_cases import loss_of, whole
 from tests.training.made import compressed_plan, hashed_plan, made_plan, shared_plan
 
 WORLD = 2
@@ -66,11 +66,7 @@ def learn(dataset: Dataset, case: str) -> dict[str, np.ndarray]:
                 gradients.append(gates.theta.grad.numpy().copy())
                 gates.add_l1(1e-2)
                 optimizer.step()
-        learnt = {
-            key: value.full_tensor().numpy()
-            for key, value in tables.state().items()
-            if key.endswith("weight")
-        }
+        learnt = {key: whole(value) for key, value in tables.state().items() if key.endswith("weight")}
     return learnt | {
         "losses": np.array(losses),
         "gradients": np.stack(gradients),

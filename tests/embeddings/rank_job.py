@@ -26,6 +26,7 @@ from tests.embeddings.table_cases import (
     make_plan,
     make_tables,
     share_of,
+    whole,
 )
 
 STEPS = (17, 17, 16, 17, 17, 17, 17, 5, 2, 1)
@@ -108,10 +109,7 @@ class Learner:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything whole, on every process."""
-        arrays = {
-            key: (value.full_tensor() if hasattr(value, "full_tensor") else value).numpy().copy()
-            for key, value in self.tensors().items()
-        }
+        arrays = {key: whole(value) for key, value in self.tensors().items()}
         arrays.update({f"table.{name}": self.tables.table(name) for name in self.case.plan.tables})
         return arrays
 

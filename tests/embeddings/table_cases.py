@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from recsys.data.batch import Batch
 from recsys.data.dataset import Feature
@@ -155,3 +157,16 @@ def plain_inputs(weights: Mapping[str, Tensor], batch: Batch) -> Inputs:
             inputs.lengths[name] = lengths
             inputs.sequences[name] = torch.nn.utils.rnn.pad_sequence(list(bags), batch_first=True)
     return inputs
+
+
+def whole(tensor: Tensor) -> NDArray[np.float32]:
+    """A tensor sharded by rows, or the same on all processes, whole on every process: a copy.
+
+    ``DTensor.full_tensor`` would leave the group, and with it gloo's threads, in a cache of torch for good;
+    a thread that still holds a tensor when the interpreter ends aborts the process.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor.detach().numpy().copy()
+    parts: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * dist.get_world_size()
+    dist.all_gather_object(parts, tensor.to_local().numpy())
+    return np.concatenate(parts)
