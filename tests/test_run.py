@@ -16,6 +16,7 @@ import yaml
 from recsys.chain import Finished, run
 from recsys.config import load_config
 from recsys.data.dataset import Dataset
+from recsys.embeddings.plan import Plan
 from recsys.errors import ConfigError, DataError, SchemaError
 from recsys.evaluation import Evaluation, auc
 from recsys.progress import Bar, reporting
@@ -206,6 +207,25 @@ def test_ranking_may_choose_the_features(case: Case) -> None:
     case.run()
     assert case.run("rank.keep=1") == states(rank="made", prepare="made", plan="made")
     assert [feature.name for feature in Dataset.load(case.out / "dataset").features] == ["item_id"]
+
+
+def test_the_column_that_tells_the_label_is_the_one_that_stays_whole(case: Case) -> None:
+    """The planner hears of it from the ranking, and again when the ranking changes."""
+    wanted = ("plan={mode: best, bytes: 2KB, embedding_dim: 8}",)
+    modes = {}
+    for column in ("item_id", "user_id"):
+        rows = log()
+        share = np.where(rows[column].to_numpy() % 2 == 0, 0.8, 0.2)
+        clicked = np.random.default_rng(0).random(len(rows)) < share
+        rows.with_columns(clicked=pl.Series(clicked.astype(np.int8))).write_parquet(
+            case.folder / "log.parquet"
+        )
+        assert case.run(*wanted)["plan"] == "made"
+        plan = Plan.load(case.out / "plan" / "plan.json")
+        modes[column] = {name: plan.vocabularies[name].mode for name in ("item_id", "user_id")}
+    assert modes["item_id"]["item_id"] == modes["user_id"]["user_id"] == "full"
+    assert modes["item_id"]["user_id"] != "full"
+    assert modes["user_id"]["item_id"] != "full"
 
 
 def test_given_files(case: Case) -> None:

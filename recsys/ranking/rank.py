@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from recsys.config import SplitSettings
     from recsys.ranking.quality import Finding
 
-VERSION = 2
+VERSION = 3
 _ORDERS = {"corrected": "sure", "mi": "mi", "adjusted": "adjusted_mi", "outrank": "outrank"}
 
 
