@@ -41,7 +41,7 @@ from recsys.models.onnx_graph import export_onnx
 from recsys.models.units import hidden_layers
 from recsys.schema import Column, Schema
 from recsys.serving.dense import DensePart
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.sparsity import SparsitySettings
 from recsys.strict_yaml import read_yaml
 from recsys.training.distributed import distributed
 from recsys.training.export import export

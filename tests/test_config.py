@@ -65,6 +65,17 @@ def test_data_output_and_overrides_replace_what_the_file_says(tmp_path: Path) ->
             r"data\.columns\.a\.knd: unknown key; did you mean 'kind'\?",
         ),
         ("plan.tables", {"a": {"dims": 3}}, r"plan\.tables\.a\.dims: unknown key; did you mean 'dim'\?"),
+        (
+            "train.sparsity",
+            {"budget": 0.2, "buget": 1},
+            r"train\.sparsity\.buget: unknown key; did you mean 'budget'\?",
+        ),
+        (
+            "split",
+            {"by": "files", "train": "a", "test": "b", "valid": {"key": "u", "shar": 0.1}},
+            r"split\.valid\.shar: unknown key; did you mean 'share'\?",
+        ),
+        ("rank.bytes", [1], r"rank\.bytes: .*valid integer \(found \[1\]\)"),
         ("train.tables.rate", 1, r"train\.tables\.rate: unknown key"),
         ("train.epochs", 0, r"train\.epochs: .*greater than or equal to 1 \(found 0\)"),
         ("train.monitor", "acc", r"train\.monitor: .*'auc'"),

@@ -15,7 +15,7 @@ from torch import nn
 from recsys.embeddings.gates import Gates
 from recsys.embeddings.tables import Tables
 from recsys.errors import CheckpointError
-from recsys.gate_settings import GateSettings
+from recsys.settings.gates import GateSettings
 from recsys.training.checkpoint import Checkpoints, Position, load_tensors
 from recsys.training.optimisers import Optimisers
 from recsys.training.state import learnt_tensors

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from recsys.config import DenseOptimizer, TableOptimizer
 from recsys.data.batch import Batch
 from recsys.embeddings.tables import ACCUMULATOR, Tables
-from recsys.gate_settings import GateSettings
+from recsys.settings.gates import GateSettings
 from recsys.training.row_l2 import LookedUp, RowL2
 
 

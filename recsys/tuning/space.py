@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from recsys.config import RunConfig, TableSettings, parse_config, put_setting
 from recsys.errors import ConfigError, did_you_mean
-from recsys.tune_settings import Choice, Dimension
+from recsys.settings.tune import Choice, Dimension
 
 if TYPE_CHECKING:
     from optuna.trial import Trial as Drawing

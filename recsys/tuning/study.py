@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsys.errors import InstallationError
-from recsys.tune_settings import TuneSettings
+from recsys.settings.tune import TuneSettings
 from recsys.tuning.space import Space
 from recsys.tuning.trial import Trial
 

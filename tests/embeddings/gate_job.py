@@ -14,7 +14,7 @@ from recsys.config import TableOptimizer, TrainSettings
 from recsys.data.batches import Batches
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
-from recsys.gate_settings import GateSettings
+from recsys.settings.gates import GateSettings
 from recsys.training.distributed import distributed
 from recsys.training.tables_of import build_tables
 from tests.embeddings.table_cases import loss_of, whole

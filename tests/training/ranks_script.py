@@ -11,8 +11,8 @@ from pathlib import Path
 from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
-from recsys.gate_settings import GateSettings
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.gates import GateSettings
+from recsys.settings.sparsity import SparsitySettings
 from recsys.training.train import train
 from tests.training.made import compressed_plan, made_plan, shared_plan
 from tests.training.retrieval_cases import train_towers

@@ -7,7 +7,7 @@ from pathlib import Path
 from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import UpdatePath
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.sparsity import SparsitySettings
 from recsys.training.train import train
 from tests.training.retrieval_log import made_retrieval_plan
 

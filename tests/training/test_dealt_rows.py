@@ -10,7 +10,7 @@ import torch
 from recsys.data.dataset import Dataset
 from recsys.embeddings.pool import pooled
 from recsys.embeddings.tables import Tables
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.sparsity import SparsitySettings
 from recsys.training.distributed import Distributed, distributed
 from recsys.training.sparsity.rows import Rows
 from tests.training.made import made_dataset, made_plan

@@ -13,7 +13,7 @@ from recsys.config import DenseOptimizer, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.errors import CheckpointError, ConfigError
-from recsys.gate_settings import GateSettings
+from recsys.settings.gates import GateSettings
 from recsys.training.export import export
 from recsys.training.loaded import load_trained
 from recsys.training.raw_rows import raw_rows

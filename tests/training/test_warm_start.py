@@ -24,9 +24,9 @@ from recsys.embeddings.plan import Plan
 from recsys.embeddings.planner import plan as make_plan
 from recsys.errors import CheckpointError, ConfigError, PlanError
 from recsys.features.prepare import prepare
-from recsys.gate_settings import GateSettings
 from recsys.models import build_model
 from recsys.schema import Column, Schema
+from recsys.settings.gates import GateSettings
 from recsys.training.distributed import distributed
 from recsys.training.layout import layout_of
 from recsys.training.loaded import score_dataset

@@ -8,7 +8,7 @@ from recsys.embeddings.plan import Plan
 from recsys.errors import ConfigError
 from recsys.models import build_model
 from recsys.models.units import hidden_layers
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.sparsity import SparsitySettings
 from recsys.training.layout import layout_of
 
 

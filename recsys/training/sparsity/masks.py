@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recsys.embeddings.tables import WEIGHT, Tables
 from recsys.errors import ConfigError
 from recsys.models.initialise import named_seed
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.sparsity import SparsitySettings
 from recsys.training.distributed import Distributed
 from recsys.training.sparsity.schedule import drop_share, shares
 

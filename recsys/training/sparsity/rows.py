@@ -23,7 +23,7 @@ from recsys.data.dataset import Dataset
 from recsys.embeddings.pool import Pool, Pooled
 from recsys.embeddings.tables import Tables
 from recsys.models.initialise import named_seed
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.sparsity import SparsitySettings
 from recsys.training.distributed import Distributed
 from recsys.training.sparsity.schedule import drop_share, shares
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from recsys.errors import ConfigError
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.sparsity import SparsitySettings
 
 _LEAST_SHARE = 0.005
 """Share that the published method still replaces at its last update."""
@@ -20,7 +20,7 @@ def is_due(settings: SparsitySettings, step: int) -> bool:
 def drop_share(settings: SparsitySettings, step: int) -> float:
     """Share of what is kept that the update after ``step`` replaces: a cosine (Evci et al. 2020).
 
-    >>> from recsys.sparsity_settings import SparsitySettings
+    >>> from recsys.settings.sparsity import SparsitySettings
     >>> settings = SparsitySettings(budget=0.2, interval=10, updates=10)
     >>> [round(drop_share(settings, step), 3) for step in (0, 50, 100)]
     [0.3, 0.15, 0.0]
@@ -33,7 +33,7 @@ def drop_share(settings: SparsitySettings, step: int) -> float:
 def dense_density(settings: SparsitySettings, step: int) -> float:
     """Share of the dense part's weights after ``step``: falls from ``start`` by a cube (Zhu, Gupta 2017).
 
-    >>> from recsys.sparsity_settings import SparsitySettings
+    >>> from recsys.settings.sparsity import SparsitySettings
     >>> settings = SparsitySettings(budget=0.2, interval=10, updates=10)
     >>> [round(dense_density(settings, step), 2) for step in (0, 50, 100, 200)]
     [1.0, 0.3, 0.2, 0.2]

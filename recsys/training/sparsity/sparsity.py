@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from recsys.config import TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.tables import Tables
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.sparsity import SparsitySettings
 from recsys.training.distributed import Distributed
 from recsys.training.optimisers import Optimisers
 from recsys.training.sparsity.masks import Masks

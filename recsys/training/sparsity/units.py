@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from recsys.errors import ConfigError
 from recsys.models.axes import Cut, HiddenLayer
 from recsys.models.units import hidden_layers
-from recsys.sparsity_settings import SparsitySettings
+from recsys.settings.sparsity import SparsitySettings
 from recsys.training.sparsity.schedule import dense_density, drop_share, shares
 from recsys.training.sparsity.size import Measure, Size, unit_costs
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from recsys.settings.section import Section
 
 
-class GateSettings(BaseModel):
+class GateSettings(Section):
     """Feature values that are not worth their vectors are found and leave (OptFS)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     epochs: int = Field(default=0, ge=0)
     """Passes over the train rows that the search takes, before ``train.epochs`` of training with the values

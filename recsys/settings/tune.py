@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from recsys.settings.section import Section
 
 Choice = bool | int | float | str | tuple[int | float | str, ...] | None
-_STRICT = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Dimension(BaseModel):
+class Dimension(Section):
     """What one setting may be: one of ``choices``, or anything from ``low`` to ``high``.
 
     The name of the block is the setting's dotted key: ``train.dense.lr``, ``model.dropout``,
     ``plan.embedding_dim``.
     """
-
-    model_config = _STRICT
 
     choices: tuple[Choice, ...] = ()
     """Values to choose from: numbers, words, true or false, or lists such as ``[400, 400]``."""
@@ -49,14 +48,12 @@ class Dimension(BaseModel):
         return self
 
 
-class TuneSettings(BaseModel):
+class TuneSettings(Section):
     """The search of ``recsys tune``; selection is by ``train.monitor`` on validation rows alone."""
-
-    model_config = _STRICT
 
     trials: int = Field(default=20, ge=1)
     """Settings to try. Raise it, or say ``--trials``, and a finished search goes on."""
-    space: dict[str, Dimension] = {}
+    space: dict[str, Dimension] = Field(default_factory=dict)
     """What may change, by dotted key; keys of ``rank``, ``prepare``, ``plan``, ``model`` and ``train``."""
     sampler: Literal["tpe", "random"] = "tpe"
     """How settings are drawn: by a tree-structured Parzen estimator, which learns from the trials before,

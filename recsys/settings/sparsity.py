@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from recsys.settings.section import Section
 
 
-class SparsitySettings(BaseModel):
+class SparsitySettings(Section):
     """Dynamic sparse learning: what is worth least is dropped, what promises most is grown."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     budget: float = Field(gt=0, le=1)
     """Share of all weights that the trained model keeps."""
