@@ -66,24 +66,24 @@ def gowalla_codes(folder: Path, earlier: Figures | None = None) -> Figures:
         print(f"{folder}: no Gowalla here, kept_8b and learned_gain_4b are left out")
         return {"kept_8b": None, "learned_gain_4b": None}
     log = gowalla(folder)
-    exact = log.recalls(lambda query, count: _first(log.items @ query[0], count), 20).mean()
+    exact = log.recalls(lambda query, count: first(log.items @ query[0], count), 20).mean()
     figures: Figures = {"gowalla_svd_exact_recall20": exact}
     asked = {"kept_8b": log.others, "kept_8b_items_as_queries": None}
     for name in list(asked)[: None if earlier is None else 1]:
-        ranked, kind = _ours(log, 8, asked[name])
+        ranked, kind = our_rank(log, 8, asked[name])
         figures[name] = log.recalls(ranked, 20, rerank=200).mean() / exact
         figures[f"{name}_codebooks"] = kind
-    ranked, kind = _ours(log, 4, log.others)
+    ranked, kind = our_rank(log, 4, log.others)
     mine = {k: log.recalls(ranked, k) for k in (20, 100, 200)}
     figures |= {f"ours_4b_recall{k}": recalls.mean() for k, recalls in mine.items()}
     figures["ours_4b_codebooks"] = kind
     if earlier is not None:
         known = [earlier[f"{spec}_recall100"] for spec in FAISS_4B]
         return figures | {"learned_gain_4b": 100 * (mine[100].mean() - max(known))}
-    return figures | _gain(log, mine)
+    return figures | gain_4b(log, mine)
 
 
-def _gain(log: Log, mine: dict[int, NDArray[np.float64]]) -> Figures:
+def gain_4b(log: Log, mine: dict[int, NDArray[np.float64]]) -> Figures:
     """Points of recall above the better of FAISS's at the same bytes, and their standard errors."""
     figures: Figures = {}
     theirs = {}
@@ -99,13 +99,13 @@ def _gain(log: Log, mine: dict[int, NDArray[np.float64]]) -> Figures:
     return figures
 
 
-def _first(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def first(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Rows of the highest scores, best first."""
     rows = np.argpartition(-scores, count)[:count]
     return rows[np.argsort(-scores[rows])]
 
 
-def _ours(log: Log, code_bytes: int, queries: NDArray[np.float32] | None) -> tuple[Rank, str]:
+def our_rank(log: Log, code_bytes: int, queries: NDArray[np.float32] | None) -> tuple[Rank, str]:
     """Our index with codes of so many bytes, all lists searched; and how its codebooks were made."""
     rows, dim = log.items.shape
     size = bytes_for(code_bytes, rows, dim)

@@ -140,9 +140,9 @@ def ours(data: Data, code_bytes: int) -> tuple[Index, float]:
 
 
 def bytes_for(code_bytes: int, rows: int, dim: int) -> float:
-    """Bytes per item that codes of so many bytes take, and hardly more."""
-    tables, filled = byte_costs(rows, dim, lists_for(rows))
-    return ROW_NUMBER_BYTES + tables + (code_bytes + 0.5) * filled
+    """Bytes per item that codes of so many bytes take, with codebooks of 4 or 8 bits, and hardly more."""
+    costs = [byte_costs(rows, dim, lists_for(rows), bits) for bits in (4, 8)]
+    return ROW_NUMBER_BYTES + max(tables + (code_bytes + 0.5) * filled for tables, filled in costs)
 
 
 def is_built(rows: int, code_bytes: int) -> bool:

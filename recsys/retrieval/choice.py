@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ _PROPOSED = 10
 _LEAST_ROWS_PER_LIST = 39
 _DEPTHS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 200)
 """Candidates per answer that are tried."""
+_SMALL = 8
+"""Bytes of code up to which, where bytes are what is given, codebooks of 8 bits are tried too."""
 _TIMED = 128
 _MARGIN = 0.003
 """Recall on the questions that probes are chosen by is a little kinder than on others."""
@@ -113,7 +116,7 @@ def _quantisers(
     queries = teaching.queries if teaching is not None and len(teaching) else None
     training = Training(sample, lists, dense.metric, Judge(sample, tuning, dense.metric), queries, seed)
     for size in sizes:
-        yield training.best(size)
+        yield training.best(size, wide=_wide_fits(goal, dense, lists, size))
 
 
 def lists_for(rows: int) -> int:
@@ -122,10 +125,18 @@ def lists_for(rows: int) -> int:
     return int(max(1, min(wanted, rows // _LEAST_ROWS_PER_LIST)))
 
 
-def byte_costs(rows: int, dim: int, lists: int) -> tuple[float, float]:
+def byte_costs(rows: int, dim: int, lists: int, bits: Literal[4, 8] = 4) -> tuple[float, float]:
     """Bytes per item of the tables, and what a byte of code takes in memory."""
-    tables = 4 * (lists * (2 * dim + 1) + 16 * dim + dim**2) / rows
-    return tables, 1 + 16 * lists / rows  # lists end in blocks of 32, half empty on average
+    tables = 4 * (lists * (2 * dim + 1) + 2**bits * dim + dim**2) / rows
+    # of 4 bits, lists end in blocks of 32, half empty on average
+    return tables, 1 if bits == 8 else 1 + 16 * lists / rows
+
+
+def _wide_fits(goal: Goal, dense: DenseFile, lists: int, size: int) -> bool:
+    """Whether codes are few bytes by demand, and codebooks of 8 bits are no more than that allows."""
+    tables, filled = byte_costs(dense.rows, dense.dim, lists, 8)
+    wanted = goal.bytes_per_item or 0
+    return size <= _SMALL and ROW_NUMBER_BYTES + tables + size * filled <= wanted
 
 
 def _affordable(bytes_per_item: float, dense: DenseFile, lists: int) -> int:

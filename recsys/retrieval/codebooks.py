@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import faiss
 import numpy as np
@@ -37,6 +38,8 @@ _POWERS = (0.5, 1.0)
 """Of the queries' second moment; 1 leaves the smallest mean square error of a score."""
 _FLOOR = 0.01
 """Least weight of a direction, as a share of the mean."""
+_LEAST_WIDE = 256
+"""Vectors: as many as a codebook of 8 bits has codewords."""
 _ROUGH = 8
 """Times fewer lists where only the space is judged."""
 
@@ -86,12 +89,20 @@ class Training:
     _centroids: dict[str, Matrix] = field(default_factory=dict, init=False, repr=False)
     """Of the lists that were made, by space."""
 
-    def best(self, code_bytes: int) -> tuple[Quantiser, dict[str, float]]:
-        """Lists and codebooks of 4 bits for codes of so many bytes; and what each kind reached."""
+    def best(self, code_bytes: int, *, wide: bool = False) -> tuple[Quantiser, dict[str, float]]:
+        """Lists and codebooks of 4 bits for codes of so many bytes; and what each kind reached.
+
+        ``wide``: codebooks of 8 bits too, half as many: they lose less at the same bytes, and are slower to
+        search than those of 4, whose tables stay in registers.
+        """
         tried: dict[str, float] = {}
         made: list[Quantiser] = []
         with progress("codebooks"):
-            for quantiser in self._kinds(self._space(code_bytes), code_bytes):
+            space = self._space(code_bytes)
+            kinds = self._kinds(space, code_bytes)
+            if wide and len(self.sample) >= _LEAST_WIDE:
+                kinds = chain(kinds, self._wide(space, code_bytes))
+            for quantiser in kinds:
                 tried[quantiser.made_by] = self.judge.recall(quantiser)
                 made.append(quantiser)
         return max(made, key=lambda each: tried[each.made_by]), tried
@@ -123,18 +134,28 @@ class Training:
         return max(self._spaces.values(), key=recall)
 
     def _kinds(self, space: Space, code_bytes: int) -> Iterator[Quantiser]:
-        """Quantisers of every rotation and residual."""
-        turned, segments = self._turned(space, self.sample), 2 * code_bytes
+        """Quantisers of 4 bits, of every rotation and residual."""
+        for long, centroids, residual in self._residuals(space):
+            for name, turn in _turns(residual, 2 * code_bytes, self.seed):
+                made_by = _name(name, "long residuals" if long else "", space.name)
+                yield _quantiser(space, turn, centroids, residual, 2 * code_bytes, self.metric, made_by)
+
+    def _wide(self, space: Space, code_bytes: int) -> Iterator[Quantiser]:
+        """Quantisers of 8 bits, of every residual."""
+        for long, centroids, residual in self._residuals(space):
+            turn = _opq(residual, code_bytes, code_bytes * max(1, residual.shape[1] // code_bytes), 8)
+            made_by = _name("OPQ of 8 bits", "long residuals" if long else "", space.name)
+            yield _quantiser(space, turn, centroids, residual, code_bytes, self.metric, made_by, 8)
+
+    def _residuals(self, space: Space) -> Iterator[tuple[bool, Matrix, Matrix]]:
+        """Whether they are the long ones, centroids, and what the sample differs from them by."""
+        turned = self._turned(space, self.sample)
         if space.name not in self._centroids:
             self._centroids[space.name] = _kmeans(turned, self.lists, 10, self.seed)
         centroids = self._centroids[space.name]
         for long in (False, True) if self.metric == "ip" else (False,):
             own = knn(turned, centroids, 1, "ip" if long else "l2")[1][:, 0]
-            residual = np.ascontiguousarray(turned - centroids[own])
-            for name, turn in _turns(residual, segments, self.seed):
-                parts = (name, "long residuals" if long else "", space.name)
-                made_by = ", ".join(part for part in parts if part)
-                yield _quantiser(space, turn, centroids, residual, segments, self.metric, made_by)
+            yield long, centroids, np.ascontiguousarray(turned - centroids[own])
 
     def _turned(self, space: Space, vectors: Matrix) -> Matrix:
         return np.ascontiguousarray(vectors @ space.items.T) if space.name else vectors
@@ -192,9 +213,13 @@ def _random_turn(dim: int, segments: int, seed: int) -> Matrix:
     return np.asarray(np.linalg.qr(normal)[0][:width], np.float32)
 
 
-def _opq(residual: Matrix, segments: int, width: int) -> Matrix:
+def _name(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _opq(residual: Matrix, segments: int, width: int, bits: int = 4) -> Matrix:
     """FAISS's OPQ rotation ``[width, D]``."""
-    rough = faiss.ProductQuantizer(width, segments, 4)  # OPQ changes its settings: not to be used again
+    rough = faiss.ProductQuantizer(width, segments, bits)  # OPQ changes its settings: not to be used again
     rough.cp.min_points_per_centroid = 1
     turn = faiss.OPQMatrix(residual.shape[1], segments, width)
     turn.niter, turn.niter_pq, turn.max_train_points = _OPQ_ROUNDS, 2, _OPQ_POINTS
@@ -212,12 +237,13 @@ def _quantiser(
     segments: int,
     metric: Metric,
     made_by: str = "",
+    bits: int = 4,
 ) -> Quantiser:
     """Codebooks of residuals ``[n, D]``, all in the space's numbers, under a rotation ``[C, D]``."""
-    product = faiss.ProductQuantizer(len(turn), segments, 4)
+    product = faiss.ProductQuantizer(len(turn), segments, bits)
     product.cp.min_points_per_centroid = 1
     product.train(np.ascontiguousarray(residual @ turn.T))
-    words = faiss.vector_to_array(product.centroids).reshape(segments, 16, len(turn) // segments)
+    words = faiss.vector_to_array(product.centroids).reshape(segments, 1 << bits, len(turn) // segments)
     return Quantiser.of(
         centroids @ turn.T,
         words,

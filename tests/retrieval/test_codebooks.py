@@ -75,6 +75,15 @@ def test_the_best_kind_is_taken() -> None:
     assert tried[made.made_by] == training().judge.recall(made)
 
 
+def test_few_bytes_keep_more_in_codebooks_of_8_bits() -> None:
+    made, tried = training().best(CODE_BYTES, wide=True)
+    wide = {name: recall for name, recall in tried.items() if "8 bits" in name}
+    assert set(wide) == {"OPQ of 8 bits", "OPQ of 8 bits, long residuals"}
+    assert (made.bits, made.code_bytes) == (8, CODE_BYTES)
+    assert tried[made.made_by] > max(recall for name, recall in tried.items() if name not in wide) + 0.01
+    assert not any("8 bits" in name for name in training(vectors=VECTORS[:255]).best(1, wide=True)[1])
+
+
 def test_weights_of_queries_keep_products_and_raise_recall() -> None:
     space = weighted(QUERIES, 0.5)
     own = (QUERIES[:20] @ space.queries.T) @ (VECTORS @ space.items.T).T
