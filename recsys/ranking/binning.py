@@ -21,7 +21,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.ranking.information import Chance, Information, information
+from recsys.ranking.chance import Chance
+from recsys.ranking.information import Information, information
 from recsys.ranking.tally import Tally
 
 FINE = 1024

@@ -65,7 +65,8 @@ def drift(codes: Codes) -> pl.DataFrame:
         rare value is always new somewhere); ``psi_by_day`` (one for each day that has rows, in the order
         of ``label_by_day``; null for days with too few).
     """
-    from recsys.ranking.information import Chance, information
+    from recsys.ranking.chance import Chance
+    from recsys.ranking.information import information
 
     day, names = _days(codes)
     if len(names) < 2:

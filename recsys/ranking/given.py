@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import ConfigError, did_you_mean
+from recsys.ranking.chance import class_moments
 from recsys.ranking.codes import Codes
 from recsys.ranking.dealing import dealt
-from recsys.ranking.information import Information, class_moments, conditional_information
+from recsys.ranking.information import Information, conditional_information
 from recsys.ranking.sharing import shared_information, surely
 
 Ints = NDArray[np.int64]

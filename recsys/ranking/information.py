@@ -1,8 +1,7 @@
-"""Mutual information of counts, and what chance alone would give: its exact mean and deviation.
+"""Mutual information of counts, beside what chance alone would give.
 
-A column with many values tells something about any label by luck. What it would tell on average if
-the labels were dealt at random over the rows is known exactly: the rows of class c among the n rows
-of a value are then hypergeometric. Everything here is in nats.
+A column with many values tells something about any label by luck, see ``chance``. Everything here is in
+nats.
 """
 
 from __future__ import annotations
@@ -11,81 +10,9 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recsys.ranking.dealing import dealt
+from recsys.ranking.chance import Chance, Floats, Ints, class_moments, quadratic
 from recsys.ranking.elements import Elements
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-
-class Chance:
-    """What a value of n rows tells about the label by chance alone, if labels are dealt at random.
-
-    The divergence of a value is KL(k / n ‖ p), with k [C] the rows per class among its n rows and p
-    the class shares of all rows. ``mean`` is exact for any number of classes (it sums to
-    scikit-learn's ``expected_mutual_information``). ``variance`` is exact for two classes; for more,
-    each class's own part is exact, and what is not linear in the counts is correlated between
-    classes as in the normal limit.
-
-    Each distinct size is computed once per object, so one object serves all columns of a log.
-
-    Args:
-        classes: rows per class ``[C]``, at most 3e9 in all.
-
-    Example:
-        >>> float(Chance(np.array([50, 50])).mean(np.array([1]))[0])  # one row tells its label: ln 2
-        0.6931471805599453
-    """
-
-    def __init__(self, classes: Ints) -> None:
-        self.classes = np.asarray(classes, dtype=np.int64)
-        self.rows = int(self.classes.sum())
-        self._alive = self.classes[self.classes > 0]
-        self._known: tuple[Ints, Floats] = (np.zeros(0, np.int64), np.zeros((0, 0)))
-
-    def mean(self, sizes: Ints) -> Floats:
-        """Mean divergence in nats of values of these many rows, shape of ``sizes``."""
-        return self.moments(sizes)[0]
-
-    def variance(self, sizes: Ints) -> Floats:
-        """Variance of the divergence (nats squared) of values of these many rows, shape of ``sizes``."""
-        _, rest, slopes = self.moments(sizes)
-        size = np.clip(np.asarray(sizes), 0, self.rows)
-        spread = size * (self.rows - size) / max(self.rows - 1, 1)
-        return rest + spread * _quadratic(self.shares, slopes)
-
-    @property
-    def shares(self) -> Floats:
-        """Shares of the classes that the slopes of ``moments`` belong to."""
-        return (self._alive / max(self.rows, 1))[: _slopes(len(self._alive))]
-
-    def moments(self, sizes: Ints) -> tuple[Floats, Floats, Floats]:
-        """Mean, variance of what is not linear in the counts, and slopes on them ``[..., classes]``."""
-        # Elements of lists may repeat within a row and so outnumber the rows.
-        sizes = np.clip(np.asarray(sizes, dtype=np.int64), 0, self.rows)
-        known = self._known
-        at, found = _find(known[0], sizes)
-        if not found.all():
-            known = self._learn(np.unique(sizes[~found]))
-            at, _ = _find(known[0], sizes)
-        facts = known[1][at]
-        return facts[..., 0], facts[..., 1], facts[..., 2:]
-
-    def _learn(self, sizes: Ints) -> tuple[Ints, Floats]:
-        if len(self._alive) < 2:
-            facts = np.zeros((len(sizes), 2 + _slopes(len(self._alive))))
-        else:
-            whole = np.full(len(sizes), self.rows)
-            means, rest, slopes = class_moments(whole, np.tile(self._alive, (len(sizes), 1)), sizes)
-            facts = np.column_stack([means, rest, slopes])
-        known = self._known
-        if len(known[0]):
-            sizes, facts = np.concatenate([known[0], sizes]), np.concatenate([known[1], facts])
-        order = np.argsort(sizes)
-        self._known = (sizes[order], facts[order])
-        return self._known
 
 
 def learnable(told: Floats | float, chance: Floats | float) -> Floats:
@@ -226,10 +153,10 @@ def information(
     is_whole = elements == rows and bool((counts.sum(axis=0) == classes).all())
     if is_whole:
         variance *= _tied(len(sizes), float(times @ (1.0 - share) ** 2))
-        common = _quadratic(chance.shares, weight @ linear) / rows
+        common = quadratic(chance.shares, weight @ linear) / rows
     else:
-        common = (weight * np.minimum(distinct, rows) / rows) @ _quadratic(chance.shares, linear)
-    variance += float(weight @ _quadratic(chance.shares, linear) - common) * rows / max(rows - 1, 1)
+        common = (weight * np.minimum(distinct, rows) / rows) @ quadratic(chance.shares, linear)
+    variance += float(weight @ quadratic(chance.shares, linear) - common) * rows / max(rows - 1, 1)
     if together is not None and not is_whole:
         at = np.searchsorted(distinct, sizes)
         variance = together.variance((share * np.sqrt(rest))[at], linear[at], chance.shares, rows)
@@ -266,8 +193,8 @@ def conditional_information(counts: Ints | tuple[Ints, Ints, Ints]) -> Informati
     variance = own * np.where(values > 1, (values - 1) / np.maximum(free, 1e-300), 0.0)
     linear = slopes * share[:, None]
     heights = (classes / totals[:, None])[:, : slopes.shape[1]]
-    apart = np.add.reduceat(sizes * _quadratic(heights[index], linear), starts)
-    common = _quadratic(heights, np.add.reduceat(sizes[:, None] * linear, starts, axis=0)) / totals
+    apart = np.add.reduceat(sizes * quadratic(heights[index], linear), starts)
+    common = quadratic(heights, np.add.reduceat(sizes[:, None] * linear, starts, axis=0)) / totals
     variance += (apart - common) * totals / np.maximum(totals - 1, 1)
     expected = float(share @ means)
     heard = -float(share @ np.log(sizes / totals[index]))
@@ -357,56 +284,6 @@ def _by_triples(classes: Ints, index: Ints, sizes: Ints) -> tuple[Floats, Floats
     return means[back], rest[back], slopes[back]
 
 
-def class_moments(totals: Ints, classes: Ints, sizes: Ints) -> tuple[Floats, Floats, Floats]:
-    """Mean divergence, variance of its part not linear in the class counts, slopes on these.
-
-    Two classes: exact, one slope (on the first class). More: each class's part is exact; the parts not
-    linear are correlated as squares of normal variables are, by the square of the counts' correlation.
-
-    Args:
-        totals, sizes: ``[T]``; classes: ``[T, C]``.
-    """
-    if classes.shape[1] == 2:
-        mean, variance, slope, _, _, _ = dealt(totals, classes[:, 0], sizes)
-        rest = variance - slope**2 * _spread(totals, classes[:, 0], sizes)
-        return mean, np.maximum(rest, 0.0), slope[:, None]
-    means, rest, tied = np.zeros(len(sizes)), np.zeros(len(sizes)), np.zeros(len(sizes))
-    slopes = np.zeros(classes.shape)
-    for number, rows in enumerate(classes.T):
-        share = rows / np.maximum(totals, 1)
-        _, _, _, mean, variance, slope = dealt(totals, rows, sizes)
-        means += share * mean
-        slopes[:, number] = share * slope
-        own = share**2 * np.maximum(variance - slope**2 * _spread(totals, rows, sizes), 0.0)
-        odds = np.sqrt(own) * np.where(rows < totals, share / np.maximum(1.0 - share, 1e-300), 0.0)
-        rest += own - odds**2
-        tied += odds
-    return means, rest + tied**2, slopes
-
-
-def _spread(totals: Ints, hits: Ints, sizes: Ints) -> Floats:
-    """Variance of the hypergeometric law."""
-    share = hits / np.maximum(totals, 1)
-    return np.asarray(sizes * share * (1.0 - share) * (totals - sizes) / np.maximum(totals - 1, 1))
-
-
-def _quadratic(shares: Floats, slopes: Floats) -> Floats:
-    """Variance of ``slopes [..., C]`` over classes drawn by ``shares``: Σ p·a² - (Σ p·a)²."""
-    return np.asarray((shares * slopes**2).sum(axis=-1) - (shares * slopes).sum(axis=-1) ** 2)
-
-
-def _slopes(classes: int) -> int:
-    return 1 if classes <= 2 else classes
-
-
 def _entropy(rows: Ints) -> float:
     share = rows[rows > 0] / rows.sum()
     return -float(share @ np.log(share))
-
-
-def _find(known: Ints, sizes: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-    at = np.searchsorted(known, sizes)
-    if len(known) == 0:
-        return at, np.zeros(sizes.shape, dtype=bool)
-    at = np.minimum(at, len(known) - 1)
-    return at, known[at] == sizes

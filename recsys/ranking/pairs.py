@@ -20,8 +20,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.errors import DataError
+from recsys.ranking.chance import Chance
 from recsys.ranking.dealing import dealt
-from recsys.ranking.information import Chance, Information, conditional_information, learnable
+from recsys.ranking.information import Information, conditional_information, learnable
 
 if TYPE_CHECKING:
     from recsys.ranking.codes import Codes

@@ -22,9 +22,10 @@ from recsys.data.source import Data
 from recsys.errors import ConfigError, did_you_mean
 from recsys.ranking.binning import FEW as FEW_NUMBERS
 from recsys.ranking.binning import Bins, coarse_bins, even, fine_bins, resolved
+from recsys.ranking.chance import Chance
 from recsys.ranking.counting import LABEL_COLUMN, count, elements_of, typed_batches
 from recsys.ranking.elements import Elements
-from recsys.ranking.information import Chance, Information, information
+from recsys.ranking.information import Information, information
 from recsys.ranking.opening import Log, open_log
 from recsys.ranking.ranking import RANKING_FILE, REPORT_FILE, Ranking
 from recsys.ranking.selection import choose, table_bytes

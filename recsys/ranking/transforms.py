@@ -15,8 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.ranking.binning import fine_bins, resolved
+from recsys.ranking.chance import Chance
 from recsys.ranking.counting import Counter
-from recsys.ranking.information import Chance
 
 Floats = NDArray[np.float64]
 

@@ -8,11 +8,9 @@ random choice of a step follows from (seed, step, rank): a resumed run repeats i
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,58 +31,17 @@ from recsys.training.gate_search import GateSearch
 from recsys.training.objective import Objective
 from recsys.training.optimisers import Optimisers
 from recsys.training.rates import Rates
-from recsys.training.record import Recorder
+from recsys.training.record import Meter, Recorder
 from recsys.training.row_l2 import LookedUp
 from recsys.training.sparsity.sparsity import Sparsity
 from recsys.training.state import run_tensors
+from recsys.training.stop_request import StopRequest
 
 Evaluate = Callable[[], dict[str, float]]
 """Validation metrics; empty where there is nothing to validate on."""
 Watch = Callable[[int, float], str | None]
 """Called after each evaluation with its step and the monitored value, higher is better; a text ends the
 training there and says why."""
-
-
-class StopRequest:
-    """Turns SIGINT and SIGTERM into a flag while it is entered; a second signal acts as usual."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._note)
-            except ValueError:  # signals can only be handled in the main thread
-                return self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _note(self, number: int, _: object) -> None:
-        self.signal = number
-        self.__exit__()
-
-
-@dataclass
-class Meter:
-    """Sums since the last line of the record."""
-
-    loss: Tensor | float = 0.0
-    """Stays on the device until it is logged, so that a step does not wait for it."""
-    losses: list[tuple[int, Tensor]] = field(default_factory=list)
-    """Global batch and loss of each step, to find the one that went wrong."""
-    steps: int = 0
-    rows: int = 0
-    waited: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
 
 
 class _Prepared(NamedTuple):

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass
+class Meter:
+    """What is summed up from one line of the record to the next."""
+
+    loss: Tensor | float = 0.0
+    """Stays on the device until it is logged, so that a step does not wait for it."""
+    losses: list[tuple[int, Tensor]] = field(default_factory=list)
+    """Global batch and loss of each step, to find the one that went wrong."""
+    steps: int = 0
+    rows: int = 0
+    waited: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
 
 
 class Recorder:

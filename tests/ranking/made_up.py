@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from recsys.ranking.chance import Chance
 from recsys.ranking.codes import Codes
 from recsys.ranking.drift import drift, label_by_day
 from recsys.ranking.drift import findings as drift_findings
-from recsys.ranking.information import Chance, Information, information
+from recsys.ranking.information import Information, information
 from recsys.ranking.quality import by_severity, findings, findings_table
 from recsys.ranking.ranking import Ranking
 from recsys.ranking.tally import Tally

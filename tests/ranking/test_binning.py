@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.ranking.binning import Bins, coarse_bins, coarser, fine_bins, grouped, luck, resolved
+from recsys.ranking.chance import Chance
 from recsys.ranking.counting import Counter
-from recsys.ranking.information import Chance
 from recsys.ranking.tally import Tally
 
 

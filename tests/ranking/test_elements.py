@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from recsys.ranking import elements
+from recsys.ranking.chance import Chance
 from recsys.ranking.counting import Counter, elements_of
 from recsys.ranking.elements import Elements
-from recsys.ranking.information import Chance, Information, information
+from recsys.ranking.information import Information, information
 
 ROWS = 1_000
 Lists = Callable[[np.random.Generator], list[list[str]]]

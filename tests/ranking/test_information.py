@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
+from recsys.ranking.chance import Chance
 from recsys.ranking.dealing import dealt
-from recsys.ranking.information import Chance, Information, cells, conditional_information, information
+from recsys.ranking.information import Information, cells, conditional_information, information
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
