@@ -1,12 +1,11 @@
 """Retrieval: the frontier of recall, speed and memory, beside FAISS and other indexes.
 
 Recall@10 against an exact search, 1 M × 64 made vectors (``retrieval_data.py`` says how), queries from
-another distribution than items, one thread. Memory and re-rank: 1 M × 256. What 4 and 8 bytes keep:
-Gowalla, vectors of a truncated SVD (``retrieval_codes.py``). Two towers: the newest result of
-``retrieval_gowalla.py``. Indexes are built once and kept in ``benchmarks/.cache``. The other
-indexes' environment: ``make bench-envs``.
+another distribution than items, one thread. Memory and re-rank: 1 M × 256. Two towers, and what codes of
+4 and 8 bytes keep of their vectors: the newest result of ``retrieval_gowalla.py``. Indexes are built once
+and kept in ``benchmarks/.cache``. The other indexes' environment: ``make bench-envs``.
 
-    OMP_NUM_THREADS=1 python benchmarks/retrieval.py [--quick] [--data FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/retrieval.py [--quick]
 
 A quick run searches fewer items unless the index is in the cache, and takes what needs peers or 1 M × 256
 from the newest full result (``peer_from``).
@@ -16,11 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import faiss
 from harness import RESULTS, Spread, finish, newest, parser
-from retrieval_codes import gowalla_codes
 from retrieval_index import (
     OTHERS,
     Case,
@@ -42,20 +39,17 @@ from retrieval_memory import rerank_milliseconds, resident, wide_index
 from retrieval_pictures import draw
 
 NAME = "retrieval"
-ROOT = Path(__file__).resolve().parents[1]
 FULL_ROWS, QUICK_ROWS = 1_000_000, 20_000
 FULL_ROUNDS, QUICK_ROUNDS = 3, 5
 CODE_BYTES = 16
 Figures = dict[str, float | int | str | None]
+TOWERS = ("gowalla_recall20", "gowalla_ndcg20", "learned_gain_4b", "learned_gain_4b_error", "kept_8b")
 PEERS = (("IVF-PQ", True), ("IVF-PQ", False), ("OPQ-IVF-PQ", False), ("IVF-RaBitQ", False))
 """FAISS's kinds, and whether lists are made as FAISS does for inner products (spherical) or by distance."""
 
 
 def main() -> None:
     arguments = parser(NAME, __doc__ or "")
-    arguments.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data", help="holds gowalla"
-    )
     arguments.add_argument(
         "--without", nargs="*", default=[], choices=("hnsw", *OTHERS), help="peers to leave out"
     )
@@ -65,9 +59,7 @@ def main() -> None:
         figures, spread = quick()
     else:
         figures, spread = full(options.without)
-    earlier = newest(NAME) if options.quick else None
-    known = None if earlier is None else earlier[1]["figures"]
-    figures |= gowalla_codes(options.data / "gowalla", known) | two_towers()
+    figures |= two_towers()
     finish(NAME, figures, quick=options.quick, spread=spread)
 
 
@@ -118,9 +110,8 @@ def two_towers() -> Figures:
     """What the newest run of ``retrieval_gowalla.py`` reached."""
     found = newest("retrieval_gowalla")
     if found is None:
-        print("no result of benchmarks/retrieval_gowalla.py yet: gowalla_recall20 and _ndcg20 are left out")
-    keys = ("gowalla_recall20", "gowalla_ndcg20")
-    figures: Figures = {key: None if found is None else found[1]["figures"][key] for key in keys}
+        print(f"no result of benchmarks/retrieval_gowalla.py yet: {', '.join(TOWERS)} are left out")
+    figures: Figures = {key: None if found is None else found[1]["figures"][key] for key in TOWERS}
     return figures | {"gowalla_from": None if found is None else found[0]}
 
 

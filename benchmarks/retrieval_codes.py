@@ -1,7 +1,7 @@
-"""What codes of 4 and 8 bytes keep on Gowalla: recall of held-out check-ins, seen places masked.
+"""What codes of 4 and 8 bytes keep of our own towers' vectors: recall of Gowalla's held-out check-ins.
 
-Vectors: a truncated SVD of the train matrix (64 numbers), made here. A tenth of the users is asked; the
-vectors of others are the queries that our index is built with. FAISS's index is not given any.
+A tenth of the users is asked, places of earlier parts masked; our index learns from the vectors of the
+others, FAISS's is not given any. All lists are searched. ``retrieval_gowalla.py`` trains the towers.
 """
 
 from __future__ import annotations
@@ -13,15 +13,22 @@ from typing import Any
 
 import faiss
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from retrieval_index import built, bytes_for, source
 
+from recsys.data.dataset import PARTS, Part
+from recsys.evaluation.retrieval import ItemLists
 from recsys.retrieval.build import IndexSettings, index
 from recsys.retrieval.index import Index
 from recsys.retrieval.kernels import best
+from recsys.training.catalogue import Catalogue
+from recsys.training.distributed import distributed
+from recsys.training.loaded import opened_run
+from recsys.training.run_folder import Run
+from recsys.training.vectors import Queries, ranked
 
-DIM, ASKED_EVERY = 64, 10
+ASKED_EVERY = 10
+DEPTHS = (20, 100, 200)
 FLAT, IN_LISTS, BY_DISTANCE = "OPQ4,PQ4x8", "OPQ4,IVF512,PQ4x8", "OPQ4,IVF512(L2),PQ4x8"
 FAISS_4B = (FLAT, IN_LISTS, BY_DISTANCE)
 """FAISS's OPQ at 4 bytes: over all items, over residuals of as many lists as ours has, and the same with
@@ -33,7 +40,7 @@ Rank = Callable[[NDArray[np.float32], int], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Log:
-    """Gowalla as vectors."""
+    """Vectors of a log, and what is known of those who ask."""
 
     items: NDArray[np.float32]
     users: NDArray[np.float32]
@@ -42,7 +49,7 @@ class Log:
     """Those that our index may learn from."""
     seen: list[NDArray[np.int64]]
     wanted: list[NDArray[np.int64]]
-    """Train and test items of each user that is asked."""
+    """Items of earlier parts, and of the part that is looked for, of each user that is asked."""
 
     def recalls(self, rank: Rank, k: int, rerank: int | None = None) -> NDArray[np.float64]:
         """Recall@k of each user: of a ranking, or of its first ``rerank`` places ordered exactly."""
@@ -57,33 +64,20 @@ class Log:
         return found
 
 
-def gowalla_codes(folder: Path, earlier: Figures | None = None) -> Figures:
-    """``kept_8b`` and ``learned_gain_4b``, with what they are made of.
-
-    ``earlier`` are figures of a full run, from which FAISS's are taken; None: measured here.
-    """
-    if not (folder / "train.parquet").exists():
-        print(f"{folder}: no Gowalla here, kept_8b and learned_gain_4b are left out")
-        return {"kept_8b": None, "learned_gain_4b": None}
-    log = gowalla(folder)
-    exact = log.recalls(lambda query, count: first(log.items @ query[0], count), 20).mean()
-    figures: Figures = {"gowalla_svd_exact_recall20": exact}
-    asked = {"kept_8b": log.others, "kept_8b_items_as_queries": None}
-    for name in list(asked)[: None if earlier is None else 1]:
-        ranked, kind = our_rank(log, 8, asked[name])
-        figures[name] = log.recalls(ranked, 20, rerank=200).mean() / exact
-        figures[f"{name}_codebooks"] = kind
-    ranked, kind = our_rank(log, 4, log.others)
-    mine = {k: log.recalls(ranked, k) for k in (20, 100, 200)}
+def code_figures(log: Log) -> Figures:
+    """Recall of the code ranking at 4 bytes beside FAISS's, and what 8 bytes keep after re-ranking 200."""
+    exact = {k: log.recalls(lambda query, count: _first(log.items @ query[0], count), k) for k in DEPTHS}
+    figures: Figures = {f"exact_recall{k}": recalls.mean() for k, recalls in exact.items()}
+    ranking, figures["codebooks_4b"] = _our_rank(log, 4)
+    mine = {k: log.recalls(ranking, k) for k in DEPTHS}
     figures |= {f"ours_4b_recall{k}": recalls.mean() for k, recalls in mine.items()}
-    figures["ours_4b_codebooks"] = kind
-    if earlier is not None:
-        known = [earlier[f"{spec}_recall100"] for spec in FAISS_4B]
-        return figures | {"learned_gain_4b": 100 * (mine[100].mean() - max(known))}
-    return figures | gain_4b(log, mine)
+    figures |= _gain_4b(log, mine)
+    ranking, figures["codebooks_8b"] = _our_rank(log, 8)
+    figures["kept_8b"] = log.recalls(ranking, 20, rerank=200).mean() / figures["exact_recall20"]
+    return figures
 
 
-def gain_4b(log: Log, mine: dict[int, NDArray[np.float64]]) -> Figures:
+def _gain_4b(log: Log, mine: dict[int, NDArray[np.float64]]) -> Figures:
     """Points of recall above the better of FAISS's at the same bytes, and their standard errors."""
     figures: Figures = {}
     theirs = {}
@@ -99,22 +93,22 @@ def gain_4b(log: Log, mine: dict[int, NDArray[np.float64]]) -> Figures:
     return figures
 
 
-def first(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def _first(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Rows of the highest scores, best first."""
     rows = np.argpartition(-scores, count)[:count]
     return rows[np.argsort(-scores[rows])]
 
 
-def our_rank(log: Log, code_bytes: int, queries: NDArray[np.float32] | None) -> tuple[Rank, str]:
+def _our_rank(log: Log, code_bytes: int) -> tuple[Rank, str]:
     """Our index with codes of so many bytes, all lists searched; and how its codebooks were made."""
     rows, dim = log.items.shape
     size = bytes_for(code_bytes, rows, dim)
 
     def build(folder: Path) -> None:
         settings = IndexSettings(codes=True, dtype="float32", bytes_per_item=size)
-        index(log.items, folder / "index", settings=settings, queries=queries)
+        index(log.items, folder / "index", settings=settings, queries=log.others)
 
-    facts = {"bytes": code_bytes, "queries": queries is not None, "sum": float(log.items.sum())}
+    facts = {"bytes": code_bytes, "sum": float(log.items.sum())}
     folder, _ = built("gowalla-ours", facts | {"source": source()}, build)
     made = Index.open(folder / "index", verify=False)
     coarse, record = made._state[1].coarse, made.manifest.coarse
@@ -155,28 +149,23 @@ def _by_distance(dim: int) -> Any:
     return made
 
 
-def gowalla(folder: Path) -> Log:
-    """Vectors of users and items, and each asked user's train and test items."""
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.linalg import svds
-
-    train, test = (pl.read_parquet(folder / f"{part}.parquet") for part in ("train", "test"))
-    user, item = train.columns[:2]
-    shape = tuple(int(max(train[name].max(), test[name].max())) + 1 for name in (user, item))
-    ones = np.ones(train.height, np.float32)
-    matrix = csr_matrix((ones, (train[user].to_numpy(), train[item].to_numpy())), shape)
-    left = 1 / np.sqrt(np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1))
-    right = 1 / np.sqrt(np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1))
-    weighted = matrix.multiply(left[:, None]).multiply(right[None]).tocsr().astype(np.float32)
-    u, s, v = svds(weighted, k=DIM, random_state=0)
-    lists = test.group_by(user).agg(item).sort(user)[::ASKED_EVERY]
-    known = dict(train.group_by(user).agg(item).iter_rows())
-    who = lists[user].to_numpy()
-    vectors = np.ascontiguousarray(u * s, np.float32)
+def tower_log(run: Path, part: Part) -> Log:
+    """The best checkpoint's vectors of items and users; what a tenth of the users has seen and takes."""
+    with opened_run(Run.load(run)) as (dataset, _, model, tables), distributed("cpu") as ranks:
+        catalogue = Catalogue.of(dataset)
+        queries = Queries.of(dataset, part, catalogue, PARTS[: PARTS.index(part)])
+        found = ranked(model, tables, queries, catalogue, ranks)
+    assert found is not None
+    assert queries.seen is not None
+    asked = np.flatnonzero(queries.relevant.lengths)[::ASKED_EVERY]
     return Log(
-        np.ascontiguousarray(v.T, np.float32),
-        vectors[who],
-        np.delete(vectors, who, axis=0),
-        [np.array(known.get(each, []), np.int64) for each in who],
-        [np.array(line, np.int64) for line in lists[item].to_list()],
+        found.item_vectors,
+        found.query_vectors[asked],
+        np.delete(found.query_vectors, asked, axis=0),
+        _of(queries.seen, asked),
+        _of(queries.relevant, asked),
     )
+
+
+def _of(lists: ItemLists, asked: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [lists.items[lists.offsets[each] : lists.offsets[each + 1]] for each in asked]
