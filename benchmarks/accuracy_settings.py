@@ -63,6 +63,7 @@ LR = ("model={name: lr}", "train.tables.l2=0.000006")
 FM = ("model={name: fm}", "train.tables.l2=0.00005")
 LR_LARGE, FM_LARGE = LR[:1], FM[:1]
 DEEP = ("model.hidden_1=[400,400]", "model.hidden_2=[400]", "train.tables.l2=0.05")
+SMALLER = ("train.batch_size=2048",)
 AVERAGED, LAST = ("train.average=0.995",), ("train.average=null",)
 SETTINGS = (
     Setting("frappe", "autoint_plus", "pipelines/frappe_x1.yaml", FRAPPE, AVERAGED),
@@ -70,6 +71,7 @@ SETTINGS = (
     Setting("frappe", "finalmlp", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE),
     Setting("frappe", "finalmlp_last", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, LAST),
     Setting("frappe", "finalmlp_deep", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, DEEP),
+    Setting("frappe", "finalmlp_2048", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, SMALLER),
     Setting("ml1m_ids", "dcnv2", "pipelines/ml1m_ids.yaml", ML1M, seeds=3),
     Setting(
         "ml1m_attributes", "autoint_plus", "pipelines/ml1m_attributes.yaml", "made:ml1m_attributes", seeds=3
@@ -80,12 +82,13 @@ SETTINGS = (
     ),
     Setting("beauty", "din", "pipelines/amazon_beauty_din.yaml", BEAUTY),
     Setting("beauty", "mean", "pipelines/amazon_beauty_din.yaml", BEAUTY, ("model.pooling=mean",)),
+    Setting("beauty", "dien", "pipelines/amazon_beauty_din.yaml", BEAUTY, ("model.name=dien",), seeds=3),
     Setting("synth_small", "din", "pipelines/synth_small.yaml", SMALL, seeds=3),
     Setting("synth_small", "lr", "pipelines/synth_small.yaml", SMALL, LR, seeds=3),
     Setting("synth_small", "fm", "pipelines/synth_small.yaml", SMALL, FM, seeds=3),
-    Setting("synth_large", "din", "pipelines/synth_large.yaml", LARGE, seeds=1),
-    Setting("synth_large", "lr", "pipelines/synth_large.yaml", LARGE, LR_LARGE, seeds=1),
-    Setting("synth_large", "fm", "pipelines/synth_large.yaml", LARGE, FM_LARGE, seeds=1),
+    Setting("synth_large", "din", "pipelines/synth_large.yaml", LARGE, seeds=3),
+    Setting("synth_large", "lr", "pipelines/synth_large.yaml", LARGE, LR_LARGE, seeds=3),
+    Setting("synth_large", "fm", "pipelines/synth_large.yaml", LARGE, FM_LARGE, seeds=3),
 )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ MODELS: dict[str, str] = {
     "autoint": "recsys.models.autoint:AutoInt",
     "autoint_plus": "recsys.models.autoint:AutoIntPlus",
     "din": "recsys.models.din:DIN",
+    "dien": "recsys.models.dien:DIEN",
 }
 """Name in the run file → ``module:class``."""
 

@@ -12,6 +12,7 @@ from recsys.models.activation_unit import ActivationUnit
 from recsys.models.fields import FieldVectors, beside
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
+from recsys.models.interest_evolution import InterestEvolution
 from recsys.models.mlp import MLP, Head
 from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
 
@@ -54,12 +55,20 @@ class DIN(nn.Module):
         config: options.
         layout: shape of the inputs.
         generator: first values are drawn from it.
+        interest: width of DIEN's states of interest, read beside every pooled history; None: without.
     """
 
-    Config = DINConfig
+    Config: ClassVar[type[DINConfig]] = DINConfig
     PERCEPTRONS: ClassVar[Perceptrons] = {"mlp": "head.linear"}
 
-    def __init__(self, config: DINConfig, layout: Layout, *, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: DINConfig,
+        layout: Layout,
+        *,
+        generator: torch.Generator,
+        interest: int | None = None,
+    ) -> None:
         super().__init__()
         self.histories = histories(layout) if config.pooling == "attention" else ()
         attended = {name for history in self.histories for name in history}
@@ -82,15 +91,24 @@ class DIN(nn.Module):
             )
             for width, whole in zip(beside_candidates, widths, strict=True)
         )
-        self.mlp = MLP.of(sum(self.vectors.widths) + sum(widths), config)
+        self.evolutions = nn.ModuleList(
+            InterestEvolution(width, whole, interest)
+            for width, whole in zip(beside_candidates, widths, strict=True)
+            if interest is not None
+        )
+        states = len(self.evolutions) * (interest or 0)
+        self.mlp = MLP.of(sum(self.vectors.widths) + sum(widths) + states, config)
         self.head = Head(self.mlp.outputs)
         initialise(self, generator)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits ``[B]``."""
         vectors = [self.vectors(inputs)] if self.vectors.widths else []
-        for history, unit in zip(self.histories, self.units, strict=True):
-            vectors.append(unit(*self._attended(history, inputs)))
+        attended = [self._attended(history, inputs) for history in self.histories]
+        vectors += [unit(*history) for unit, history in zip(self.units, attended, strict=True)]
+        if self.evolutions:
+            evolve = zip(self.evolutions, attended, strict=True)
+            vectors += [evolution(*history) for evolution, history in evolve]
         logits: Tensor = self.head(self.mlp(beside(vectors)))
         return logits
 

@@ -56,7 +56,7 @@ def export_onnx(model: nn.Module, layout: Layout, path: Path, *, output: str = O
     """
     names = input_names(layout)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    with _in_evaluation(model), _quietly():
+    with _in_evaluation(model), _quietly(), torch.no_grad():
         program: Any = torch.onnx.export(
             _Flat(model, layout),
             tuple(flat_inputs(_example(layout, device), layout)),

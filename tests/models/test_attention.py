@@ -131,7 +131,8 @@ def test_who_can_explain() -> None:
         model: nn.Module = build_model(name, {}, layouts(name)["mixed"], 1)
         return isinstance(model, MapsFields), isinstance(model, WeighsEvents)
 
-    attending = {"autoint": (True, False), "autoint_plus": (True, False), "din": (False, True)}
+    fields, events = (True, False), (False, True)
+    attending = {"autoint": fields, "autoint_plus": fields, "din": events, "dien": events}
     assert {name: kinds(name) for name in MODELS} == {
         name: attending.get(name, (False, False)) for name in MODELS
     }

@@ -12,7 +12,7 @@ from recsys.models.units import fit_units, hidden_layers
 from tests.models.made import layouts, make_inputs
 
 LAYOUT = layouts("dnn")["mixed"]
-PRUNABLE = ("dnn", "deepfm", "dcnv2", "finalmlp", "autoint", "autoint_plus", "din")
+PRUNABLE = ("dnn", "deepfm", "dcnv2", "finalmlp", "autoint", "autoint_plus", "din", "dien")
 OPTIONS: dict[str, Any] = {
     "finalmlp": {"hidden_1": [40, 30], "hidden_2": [20, 20]},
     "autoint": {"heads": 5, "head_dim": 4, "layer_norm": True, "projection_relu": True},

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     ),
     "din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"}, "dense"),
     "din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16], "activation": "dice"}, "fused"),
+    "dien-dense": ({"name": "dien", "interest": 8, "attention_hidden": [8], "hidden": [16]}, "dense"),
     "shared-autoint_plus-dense": (
         {"name": "autoint_plus", "layers": 1, "hidden": [16], "batch_norm": True},
         "dense",
