@@ -5,22 +5,22 @@ another distribution than items, one thread. Memory and re-rank: 1 M × 256. Two
 4 and 8 bytes keep of their vectors: the newest result of ``retrieval_gowalla.py``. Indexes are built once
 and kept in ``benchmarks/.cache``. The other indexes' environment: ``make bench-envs``.
 
-    OMP_NUM_THREADS=1 python benchmarks/retrieval.py [--quick]
+    OMP_NUM_THREADS=1 python benchmarks/retrieval.py [--quick] [--large]
 
+``--large`` draws the frontier of ours and FAISS's at 10 M × 64, a result of its own (``retrieval_large``).
 A quick run searches fewer items unless the index is in the cache, and takes what needs peers or 1 M × 256
 from the newest full result (``peer_from``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import faiss
 from harness import RESULTS, Spread, finish, newest, parser
 from retrieval_index import (
     OTHERS,
-    Case,
     Data,
     Point,
     against_faiss,
@@ -38,8 +38,8 @@ from retrieval_index import (
 from retrieval_memory import rerank_milliseconds, resident, wide_index
 from retrieval_pictures import draw
 
-NAME = "retrieval"
-FULL_ROWS, QUICK_ROWS = 1_000_000, 20_000
+NAME, LARGE = "retrieval", "retrieval_large"
+FULL_ROWS, QUICK_ROWS, LARGE_ROWS = 1_000_000, 20_000, 10_000_000
 FULL_ROUNDS, QUICK_ROUNDS = 3, 5
 CODE_BYTES = 16
 Figures = dict[str, float | int | str | None]
@@ -53,8 +53,12 @@ def main() -> None:
     arguments.add_argument(
         "--without", nargs="*", default=[], choices=("hnsw", *OTHERS), help="peers to leave out"
     )
+    arguments.add_argument("--large", action="store_true", help="ten million items, ours and FAISS's alone")
     options = arguments.parse_args()
     faiss.omp_set_num_threads(1)
+    if options.large:
+        finish(LARGE, large(), quick=False)
+        return
     if options.quick:
         figures, spread = quick()
     else:
@@ -82,19 +86,13 @@ def quick() -> tuple[Figures, dict[str, Spread]]:
 def full(without: Sequence[str]) -> tuple[Figures, dict[str, Spread]]:
     """Ours and the peers, and the pictures."""
     data = data_of(FULL_ROWS)
-    opened, seconds = ours(data, CODE_BYTES)
-    mine = measured(data, our_cases(data, opened, "ours"), FULL_ROUNDS)
-    theirs = [
-        point
-        for kind, spherical in PEERS
-        for point in measured(data, _faiss(data, kind, spherical=spherical), FULL_ROUNDS)
-    ]
+    mine, theirs, seconds = beside_faiss(data, PEERS)
     rest = [] if "hnsw" in without else measured(data, hnsw_cases(data), FULL_ROUNDS)
     rest += others(data, without)
-    draw([*frontier(mine), *_frontiers([*theirs, *rest])], RESULTS)
+    draw([*frontier(mine), *_frontiers([*theirs, *rest])], RESULTS, NAME, items="1 M", at_least=10_000)
     wide = wide_index(FULL_ROWS)
     held, rerank = resident(wide), Spread.of(rerank_milliseconds(FULL_ROWS))
-    figures: Figures = {"rows": FULL_ROWS, "build_seconds": seconds, "code_bytes": CODE_BYTES}
+    figures: Figures = {"rows": FULL_ROWS, "code_bytes": CODE_BYTES} | seconds
     figures |= against_faiss(mine, theirs) | _reaching([*mine, *theirs, *rest])
     figures |= {
         "left_out": ", ".join(without) or None,
@@ -106,6 +104,32 @@ def full(without: Sequence[str]) -> tuple[Figures, dict[str, Spread]]:
     return figures, {"rerank_ms": rerank}
 
 
+def large() -> Figures:
+    """Ours and FAISS's by distance, at ten million items."""
+    data = data_of(LARGE_ROWS)
+    mine, theirs, seconds = beside_faiss(data, [peer for peer in PEERS if not peer[1]])
+    draw([*frontier(mine), *_frontiers(theirs)], RESULTS, LARGE, items="10 M", at_least=2_000)
+    figures: Figures = {"rows": LARGE_ROWS, "code_bytes": CODE_BYTES} | seconds
+    return figures | against_faiss(mine, theirs) | _reaching([*mine, *theirs])
+
+
+def beside_faiss(
+    data: Data, peers: Sequence[tuple[str, bool]]
+) -> tuple[list[Point], list[Point], dict[str, float]]:
+    """Points of ours and of FAISS's, and the seconds that each took to build."""
+    opened, built = ours(data, CODE_BYTES)
+    seconds = {"build_seconds": built}
+    mine = measured(data, our_cases(data, opened, "ours"), FULL_ROUNDS)
+    theirs = []
+    for kind, spherical in peers:
+        peer, built = faiss_index(data, kind, CODE_BYTES, spherical=spherical)
+        trained = "" if spherical else ", lists by distance"
+        seconds[f"build_seconds: FAISS {kind}{trained}"] = built
+        cases = faiss_cases(data, peer, f"FAISS {kind}{trained} + refine")
+        theirs += measured(data, cases, FULL_ROUNDS)
+    return mine, theirs, seconds
+
+
 def two_towers() -> Figures:
     """What the newest run of ``retrieval_gowalla.py`` reached."""
     found = newest("retrieval_gowalla")
@@ -113,12 +137,6 @@ def two_towers() -> Figures:
         print(f"no result of benchmarks/retrieval_gowalla.py yet: {', '.join(TOWERS)} are left out")
     figures: Figures = {key: None if found is None else found[1]["figures"][key] for key in TOWERS}
     return figures | {"gowalla_from": None if found is None else found[0]}
-
-
-def _faiss(data: Data, kind: str, *, spherical: bool) -> Iterator[Case]:
-    trained = "" if spherical else ", lists by distance"
-    opened, _ = faiss_index(data, kind, CODE_BYTES, spherical=spherical)
-    return faiss_cases(data, opened, f"FAISS {kind}{trained} + refine")
 
 
 def _frontiers(points: list[Point]) -> list[Point]:

@@ -9,33 +9,39 @@ from matplotlib.figure import Figure
 from retrieval_index import Point
 
 _MARKS = "osv^D*Pxh<>"
-_AT_LEAST = 10_000
-"""Queries/s that a point of the picture of bytes has to reach."""
 
 
-def draw(points: list[Point], folder: Path) -> None:
-    """Write ``retrieval-speed.png``, whole curves, and ``retrieval-memory.png``, one point per index."""
+def draw(points: list[Point], folder: Path, name: str, *, items: str, at_least: int) -> None:
+    """Write ``NAME-speed.png``, whole curves, and ``NAME-memory.png``, one point per index.
+
+    Args:
+        points: of all indexes.
+        folder: where to.
+        name: of the files.
+        items: how many there are, for the title.
+        at_least: queries/s that a point of the picture of bytes has to reach.
+    """
     for file, label in (
-        ("retrieval-speed.png", "queries/s, one thread"),
+        (f"{name}-speed.png", "queries/s, one thread"),
         (
-            "retrieval-memory.png",
-            f"bytes in memory per item, best recall at {_AT_LEAST:,} queries/s or more",
+            f"{name}-memory.png",
+            f"bytes in memory per item, best recall at {at_least:,} queries/s or more",
         ),
     ):
         figure = Figure(figsize=(9, 5.5), layout="constrained")
         axes = figure.add_subplot()
-        for at, name in enumerate(dict.fromkeys(point.name for point in points)):
-            own = sorted((each for each in points if each.name == name), key=lambda each: each.recall)
-            if file == "retrieval-speed.png":
-                _line(axes, name, _MARKS[at % len(_MARKS)], [(each.qps, each.recall) for each in own])
+        for at, index in enumerate(dict.fromkeys(point.name for point in points)):
+            own = sorted((each for each in points if each.name == index), key=lambda each: each.recall)
+            if file.endswith("-speed.png"):
+                _line(axes, index, _MARKS[at % len(_MARKS)], [(each.qps, each.recall) for each in own])
                 continue
-            fast = [each for each in own if each.qps >= _AT_LEAST and each.bytes > 0]
-            _line(axes, name, _MARKS[at % len(_MARKS)], [(each.bytes, each.recall) for each in fast[-1:]])
+            fast = [each for each in own if each.qps >= at_least and each.bytes > 0]
+            _line(axes, index, _MARKS[at % len(_MARKS)], [(each.bytes, each.recall) for each in fast[-1:]])
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.set_ylabel("recall@10")
         axes.set_ylim(0.5, 1.005)
-        axes.set_title("1 M × 64 made vectors, queries from another distribution than items")
+        axes.set_title(f"{items} × 64 made vectors, queries from another distribution than items")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
         figure.savefig(folder / file, dpi=110, metadata={"Software": None})

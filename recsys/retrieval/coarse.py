@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import RetrievalError
-from recsys.retrieval.dense import Metric, knn
+from recsys.retrieval.dense import Metric
 from recsys.retrieval.kernels import score_float32
 from recsys.retrieval.manifest import CoarseRecord
 from recsys.retrieval.quantiser import Quantiser
@@ -23,6 +23,8 @@ ROW_NUMBER_BYTES = 8
 """What FAISS's inverted lists hold for each row beside its code."""
 _BLOCK = 32
 """Rows that fast scan stores together."""
+_ROUTED = 128
+"""Queries routed at a time, so that their scores stay in the cache."""
 _OVERFETCH = 4
 """Candidates per answer, at least, where more answers are asked than the index was tuned for."""
 
@@ -191,6 +193,11 @@ class Coarse:
         return rows
 
     def route(self, queries: NDArray[np.float32], probes: int) -> NDArray[np.int64]:
-        """The lists ``[Q, probes]`` that each query searches."""
-        ones = np.ones((len(queries), 1), np.float32)
-        return knn(np.hstack([queries, ones]), self.quantiser.routing, probes, "ip")[1]
+        """The lists ``[Q, probes]`` that each query searches, in no order."""
+        weights, offsets = self.quantiser.routing[:, :-1].T, self.quantiser.routing[:, -1]
+        near = np.empty((len(queries), probes), np.int64)
+        for start in range(0, len(queries), _ROUTED):
+            part = slice(start, start + _ROUTED)
+            scores = queries[part] @ weights + offsets
+            near[part] = np.argpartition(scores, -probes, axis=1)[:, -probes:]
+        return near
