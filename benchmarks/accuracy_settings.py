@@ -62,16 +62,14 @@ SMALL, LARGE = "synth:small", "synth:large"
 LR = ("model={name: lr}", "train.tables.l2=0.000006")
 FM = ("model={name: fm}", "train.tables.l2=0.00005")
 LR_LARGE, FM_LARGE = LR[:1], FM[:1]
-DEEP = ("model.hidden_1=[400,400]", "model.hidden_2=[400]", "train.tables.l2=0.05")
-SMALLER = ("train.batch_size=2048",)
+SHARP = ("train.plateau={factor: 0.1, stop_after: 2}",)
 AVERAGED, LAST = ("train.average=0.995",), ("train.average=null",)
 SETTINGS = (
     Setting("frappe", "autoint_plus", "pipelines/frappe_x1.yaml", FRAPPE, AVERAGED),
     Setting("frappe", "autoint_plus_last", "pipelines/frappe_x1.yaml", FRAPPE),
     Setting("frappe", "finalmlp", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE),
-    Setting("frappe", "finalmlp_last", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, LAST),
-    Setting("frappe", "finalmlp_deep", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, DEEP),
-    Setting("frappe", "finalmlp_2048", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, SMALLER),
+    Setting("frappe", "finalmlp_last", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, LAST, seeds=3),
+    Setting("frappe", "finalmlp_sharp", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, SHARP, seeds=3),
     Setting("ml1m_ids", "dcnv2", "pipelines/ml1m_ids.yaml", ML1M, seeds=3),
     Setting(
         "ml1m_attributes", "autoint_plus", "pipelines/ml1m_attributes.yaml", "made:ml1m_attributes", seeds=3
