@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,11 +18,16 @@ from recsys.evaluation.values import Origin, as_groups, as_labels, as_scores
 from recsys.stage import StageRecord, load_record
 
 if TYPE_CHECKING:
+    from recsys.data.dataset import Dataset
     from recsys.training.run_folder import Run
 
 _RUN_FILE, _RUN_FOLDER = "run.json", "run"
 _LABEL, _GROUP, _ROW, _OTHER = "__label__", "__group__", "__row__", "__other__"
 _MOST_SETTINGS = 6
+_WITHOUT_EFFECT = {
+    f"train.{name}" for name in ("device", "log_every", "checkpoint_every", "keep_checkpoints")
+}
+"""Settings that change nothing of what is learned."""
 
 
 def compare(
@@ -192,18 +196,35 @@ def _require_same(mine: Any, theirs: Any, names: Sequence[str], what: str) -> No
 
 
 def _settings_that_differ(first: Run, second: Run) -> list[str]:
-    """One line of the settings in which two runs differ."""
-    mine, theirs = (json.loads(run.file.identity()) for run in (first, second))
+    """One line of the settings in which two runs and their datasets differ."""
+    datasets = first.dataset(), second.dataset()
+    mine, theirs = (
+        run.file.settings() | _roles(data) for run, data in zip((first, second), datasets, strict=True)
+    )
     changed = [
         f"{key}: {mine.get(key)} → {theirs.get(key)}"
-        for key in sorted(set(mine) | set(theirs))
+        for key in sorted({*mine, *theirs} - _WITHOUT_EFFECT)
         if mine.get(key) != theirs.get(key)
     ]
+    changed += _features_that_differ(*datasets)
     if first.plan.fingerprint() != second.plan.fingerprint():
         changed.append("the plan")
     more = f" and {len(changed) - _MOST_SETTINGS} more" if len(changed) > _MOST_SETTINGS else ""
     listed = ", ".join(changed[:_MOST_SETTINGS]) + more
     return [f"A → B: {listed}" if listed else "A and B were trained with the same settings"]
+
+
+def _roles(dataset: Dataset) -> dict[str, Any]:
+    """Which columns have a role, by the keys of a run file."""
+    schema = dataset.manifest.schema_
+    return {f"data.{role}": getattr(schema, role) for role in ("label", "group", "weight", "timestamp")}
+
+
+def _features_that_differ(first: Dataset, second: Dataset) -> list[str]:
+    mine, theirs = ([one.name for one in each.manifest.features] for each in (first, second))
+    lost = [name for name in mine if name not in theirs]
+    new = [name for name in theirs if name not in mine]
+    return [f"{word} {', '.join(names)}" for word, names in (("without", lost), ("with", new)) if names]
 
 
 # --- tables --------------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ class Made:
     """Rows that it read."""
     notes: tuple[str, ...] = ()
     """What a person should know: guesses, values treated as something else, metrics left out."""
+    warnings: tuple[str, ...] = ()
+    """What makes the results worthless if it is not mended, such as a column that is the label."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _rank(place: Place) -> Made:
         settings=place.config.rank,
         output=place.folder("rank"),
     )
-    return Made(place.parts.rows("train"), ranking.warnings)
+    return Made(place.parts.rows("train"), ranking.sentences("warning"), ranking.sentences("error"))
 
 
 # --- prepare -------------------------------------------------------------------------------------
@@ -283,11 +285,26 @@ def _train(place: Place) -> Made:
     if resume and (folder / "checkpoints" / "latest").exists():
         say("          going on where it stood")
     elif not resume and folder.exists():
-        shutil.rmtree(folder)
+        _set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     wanted.save(folder, STARTED_FILE)
     ranks.announce({"resume": resume})
-    return train_here(place, resume=resume)
+    made = train_here(place, resume=resume)
+    shutil.rmtree(_before(folder), ignore_errors=True)
+    return made
+
+
+def _before(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.before")
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep a finished run until the one that takes its place is finished too; drop one that is not."""
+    if (folder / "result.json").exists():
+        shutil.rmtree(_before(folder), ignore_errors=True)
+        folder.rename(_before(folder))
+    else:
+        shutil.rmtree(folder)
 
 
 # --- evaluate ------------------------------------------------------------------------------------

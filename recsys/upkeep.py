@@ -58,6 +58,8 @@ def bring_up_to_date(stage: Stage, place: Place, *, forced: bool = False, about:
     speed = outcome.rows_per_second
     rate = f", {speed:,.0f} rows/s" if speed else ""
     say(f"{'':<9} done in {duration(record.seconds)}{rate}")
+    for warning in made.warnings:
+        say(f"{'':<9} warning: {warning}")
     for note in made.notes[:_MOST_NOTES]:
         say(f"{'':<9} note: {note}")
     if len(made.notes) > _MOST_NOTES:

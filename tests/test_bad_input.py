@@ -253,7 +253,7 @@ BAD: dict[str, Bad] = {
     "weight negative": Bad(
         PREPARE.replace("made/schema", "made/schema/schema.yaml"),
         rows(w=-pl.col("w")),
-        "row 0: weight 'w' must be a finite number, 0 or more",
+        "row 0: weight 'w' must be a number from 0 to 1,000,000,000",
     ),
     "weight NaN": Bad(CHAIN, on_day(2, "w", float("nan")), "weight 'w' must be .*found nan"),
     "weights of 0": Bad(PREPARE, rows(w=pl.lit(0.0)), "weight 'w' is 0 in every row"),

@@ -197,7 +197,7 @@ def test_runs_are_scored_on_their_own_test_rows(runs: Path) -> None:
     assert found.differences["auc"].better == "first"
     assert found.differences["auc"].difference < -0.1
     assert set(found.differences) == {"auc", "gauc", "logloss"}
-    assert found.notes == ("A → B: the plan",)
+    assert found.notes == ("A → B: without user_id, item_id, the plan",)
     seeds = compare(runs / "a", runs / "b")
     assert seeds.notes == ("A → B: train.seed: 1 → 2",)
     assert seeds.differences["auc"].better is None

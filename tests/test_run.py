@@ -17,7 +17,7 @@ from recsys.chain import Finished, run
 from recsys.config import load_config
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
-from recsys.errors import ConfigError, DataError, SchemaError
+from recsys.errors import ConfigError, DataError, SchemaError, TrainingError
 from recsys.evaluation import Evaluation, auc
 from recsys.progress import Bar, reporting
 from recsys.schema import Schema
@@ -330,6 +330,22 @@ def test_an_interrupted_training_goes_on(finished: Case) -> None:
     (run_folder / "stage.json").unlink()
     finished.run("train.seed=3", until="train")
     assert "going on where it stood" not in "".join(finished.said)
+
+
+def test_a_training_that_runs_away_leaves_the_finished_run_aside(finished: Case) -> None:
+    before, run_folder = finished.out / "run.before", finished.out / "run"
+    whole = (run_folder / "result.json").read_text()
+    wild = ("train.dense={name: sgd, lr: 1.0e+30}", "train.clip_norm=null", "train.epochs=3")
+    for _ in range(2):  # also where what stands there is already one that failed
+        with pytest.raises(
+            TrainingError, match=r"\. No checkpoint was saved before\. Lower train\.dense\.lr"
+        ):
+            finished.run(*wild, "model.name=dnn", until="train", force=["train"])
+        assert (before / "result.json").read_text() == whole
+        assert not (run_folder / "result.json").exists()
+    finished.run(until="train")
+    assert (run_folder / "result.json").exists()
+    assert not before.exists()
 
 
 def torchrun(case: Case, *arguments: str) -> subprocess.CompletedProcess[str]:

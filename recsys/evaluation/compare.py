@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -89,18 +90,23 @@ class Comparison:
         ahead = (found.difference > 0) != (found.metric in _LOWER_IS_BETTER)
         sign = 1.0 if found.difference > 0 else -1.0
         low, high = sorted((sign * found.low, sign * found.high))
-        hidden = f"these {self.rows:,} rows could hide a lead of up to {(high - low) / 2:.4f}"
+        leader, within = "B" if ahead else "A", f"(95 % interval {low:.4f} to {high:.4f})"
         if found.better is None:
             text = (
-                f"No difference shown: {'B' if ahead else 'A'} leads by {size} {metric} "
-                f"(95 % interval {low:.4f} to {high:.4f}), and {hidden}."
+                f"No difference of {metric} shown: {leader} leads by {size} {within}, and these "
+                f"{self.rows:,} rows could hide a lead of up to {(high - low) / 2:.4f}."
             )
         else:
-            text = (
-                f"{'B' if ahead else 'A'} is better by {size} {metric} (95 % interval {low:.4f} to "
-                f"{high:.4f}); {hidden}."
-            )
-        return f"{text} {_SEED}"
+            text = f"{leader} is better by {size} {metric} {within}."
+        return " ".join([text, *self._otherwise(found.better), _SEED])
+
+    def _otherwise(self, better: Literal["first", "second"] | None) -> Iterator[str]:
+        """A sentence for every other metric that says something else for certain."""
+        for name in ("gauc", "logloss"):
+            other = self.differences.get(name)
+            if other is not None and other.better not in (None, better):
+                leader = "B" if other.better == "second" else "A"
+                yield f"By {_SHOWN[name]} {leader} is better by {abs(other.difference):.4f}."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -119,6 +119,7 @@ def evaluate(
     chosen = Chosen(label, score, group, weight, (by,) if isinstance(by, str) else tuple(by), scores_are)
     if output is not None:
         require_ours(Path(output), METRICS_FILE)
+    _refuse_run(data)
     source = open_source(data)
     frame = _read(source, chosen)
     evaluation = _evaluated(frame, source, chosen)
@@ -159,6 +160,15 @@ class Chosen:
         """Every column named, each once."""
         named = (self.label, self.score, self.group, self.weight, *self.by)
         return list(dict.fromkeys(name for name in named if name is not None))
+
+
+def _refuse_run(data: Data) -> None:
+    """Raise ConfigError for a folder that holds a run: of its many tables none holds scores."""
+    if isinstance(data, str | Path) and (Path(data) / "run" / "run.json").is_file():
+        raise ConfigError(
+            f"{data} holds a run, and no table of scores: its metrics lie in {Path(data) / 'evaluation'}; "
+            "make them with 'recsys evaluate RUN_FILE', or score rows with 'recsys predict'"
+        )
 
 
 def _read(source: Source, chosen: Chosen) -> pl.DataFrame:

@@ -58,6 +58,8 @@ VERSION = 1
 """Raised by hand when the same rows and settings give another dataset."""
 
 MANIFEST_FILE = "dataset.json"
+_HEAVIEST = 1_000_000_000
+"""Sample weight beyond which float32 sums of weighted losses are worth nothing."""
 ROW_GROUP = 1 << 18
 """Rows of a row group at most; batches are shuffled by row group first."""
 
@@ -166,14 +168,15 @@ def _check(parts: Parts, schema: Schema, positives_only: bool) -> None:
 
 def _check_weight(parts: Parts, name: str, column: Column) -> None:
     weight = typed(name, parts.columns[name], column).cast(pl.Float64)
-    bad = ~(weight >= 0).fill_null(False)
+    bad = ~((weight >= 0) & (weight <= _HEAVIEST)).fill_null(False)
     with reading(parts.whole):
         wrong = parts.all().select(bad.any()).collect(engine="streaming").item()
         heaviest = parts.lazy("train").select(weight.max()).collect(engine="streaming").item()
     if wrong:
         place, value = first_row(parts.whole, name, bad)
         raise DataError(
-            f"{place}: weight {name!r} must be a finite number, 0 or more, in every row; found {value!r}"
+            f"{place}: weight {name!r} must be a number from 0 to {_HEAVIEST:,} in every row; "
+            f"found {value!r}"
         )
     if not heaviest:
         raise DataError(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from recsys.errors import DataError
+
+if TYPE_CHECKING:
+    from recsys.ranking.quality import Severity
 
 RANKING_FILE, CHOICE_FILE, FACTS_FILE = "ranking.parquet", "ranking.json", "facts.json"
 REPORT_FILE = "report.html"
@@ -58,12 +61,11 @@ class Ranking:
         found = self.table.select("column", pl.coalesce(gain, "score").fill_null(0.0).clip(0.0))
         return {str(name): float(nats) for name, nats in found.iter_rows()}
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences of the findings that are more than notes, most serious first."""
+    def sentences(self, severity: Severity) -> tuple[str, ...]:
+        """Sentences of the findings of one severity, most serious first."""
         if self.findings is None:
             return ()
-        return tuple(self.findings.filter(pl.col("severity") != "note")["sentence"].to_list())
+        return tuple(self.findings.filter(severity=severity)["sentence"].to_list())
 
     def save(self, folder: Path) -> None:
         """Write every table, the choice and the facts into a folder that is there."""

@@ -87,7 +87,7 @@ def _fields(model: nn.Module, run: Run) -> tuple[str, ...]:
             return ()
         reason = "weighs no events: it has no sequence with a candidate, or model.pooling is 'mean'"
     else:
-        reason = "computes no attention; autoint, autoint_plus and din do"
+        reason = "computes no attention; autoint, autoint_plus, din and dien do"
     raise ConfigError(f"{run.folder}: its model {run.file.model!r} {reason}")
 
 

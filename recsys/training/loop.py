@@ -125,7 +125,7 @@ class Trainer:
 
         Raises:
             Interrupted: a signal came; the position is saved.
-            TrainingError: the loss is not finite; the last good checkpoint stands.
+            TrainingError: the loss is not finite; the last good checkpoint, if there is one, stands.
         """
         position = self.position
         self.model.train()
@@ -323,10 +323,11 @@ class Trainer:
             )
 
     def _advice(self) -> str:
-        return (
-            f"The last good checkpoint stands in {self._checkpoints.folder}. Lower train.dense.lr and "
-            "train.tables.lr, or set train.clip_norm"
+        good = self._checkpoints.named("latest")
+        saved = (
+            "No checkpoint was saved before" if good is None else f"The last good checkpoint stands: {good}"
         )
+        return f"{saved}. Lower train.dense.lr and train.tables.lr, or train.clip_norm"
 
     def _validate(self) -> bool:
         """Evaluate, apply the plateau rule, and say whether this is the best so far."""

@@ -56,15 +56,21 @@ class RunFile(BaseModel):
     dataset: str
     """Folder of the prepared dataset, relative to the run folder."""
 
+    def settings(self) -> dict[str, Any]:
+        """All settings, by their key in a run file."""
+        train = self.train.model_dump(mode="json")
+        values = {"model": self.model, **{f"model.{k}": v for k, v in self.options.items()}}
+        return values | {f"train.{key}": value for key, value in train.items()}
+
     def identity(self) -> str:
         """Canonical JSON of the settings that must not change between a checkpoint and its resume."""
+        values = self.settings()
         free = _MAY_CHANGE if self.train.decay == "none" else _MAY_CHANGE - _LENGTH
-        train = self.train.model_dump(mode="json", exclude=free)
+        for name in free:
+            del values[f"train.{name}"]
         for name, unset in (("sparsity", None), ("decay", "none")):
-            if train[name] == unset:  # as checkpoints say that are older than the setting
-                del train[name]
-        values = {"model": self.model, **{f"model.{k}": v for k, v in self.options.items()}}
-        values.update({f"train.{key}": value for key, value in train.items()})
+            if values[f"train.{name}"] == unset:  # as checkpoints say that are older than the setting
+                del values[f"train.{name}"]
         return json.dumps(values, sort_keys=True, default=str)
 
     def save(self, folder: Path) -> None:

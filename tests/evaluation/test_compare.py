@@ -184,7 +184,18 @@ def test_a_difference_that_chance_could_make_is_not_called_one() -> None:
     label, first, second = two_models(400, np.random.default_rng(0))
     found = compare_scores(Both(label, first, second), scores_are="logits")
     assert found.differences["auc"].better is None
-    assert found.sentence.startswith("No difference shown: ")
+    assert found.sentence.startswith("No difference of AUC shown: ")
+
+
+def test_a_metric_that_says_otherwise_is_told() -> None:
+    """Scores moved up and down by user: the order within users is the better one, that of all rows not."""
+    rows, users = scored()
+    moved = rows.first / 2 + users % 2 / 4
+    found = compare_scores(Both(rows.label, rows.second / 2, moved, rows.groups))
+    assert found.differences["gauc"].better == "second"
+    assert found.differences["auc"].better is None
+    assert "No difference of AUC shown" in found.sentence
+    assert ". By GAUC B is better by 0." in found.sentence
 
 
 def test_what_cannot_be_compared_says_why() -> None:

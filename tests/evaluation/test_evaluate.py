@@ -190,6 +190,13 @@ def test_bad_input(arguments: dict[str, Any], error: type[Exception], message: s
         evaluate(log, **arguments)
 
 
+def test_the_folder_of_a_run_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"holds a run, and no table of scores: its metrics lie in "):
+        evaluate(tmp_path)
+
+
 def test_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "empty.parquet"
     scored_log(10).clear().write_parquet(path)

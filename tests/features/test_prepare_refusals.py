@@ -106,8 +106,9 @@ CASES: dict[str, tuple[Change, type[RecsysError], str]] = {
     "negative weight": (
         lambda: values(w=[1.0, -2.0, 1.0, 1.0]),
         DataError,
-        r"row 1: weight 'w' must be a finite number, 0 or more.* found -2\.0",
+        r"row 1: weight 'w' must be a number from 0 to 1,000,000,000 .* found -2\.0",
     ),
+    "weight beyond float32": (lambda: values(w=[1.0, 1.0, 1e308, 1.0]), DataError, "row 2: weight 'w'"),
     "weight of NaN": (lambda: values(w=[1.0, 2.0, 1.0, float("nan")]), DataError, "row 3: weight 'w'"),
     "no weight": (lambda: values(w=[1.0, 2.0, None, 1.0]), DataError, "row 2: weight 'w'.* found None"),
     "nothing but null": (
