@@ -122,7 +122,9 @@ def _only_to_build(**flags: object) -> None:
 
 def search(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")],
-    query: Annotated[str | None, typer.Option(metavar="JSON", help="One vector: '[0.1, -0.2]'.")] = None,
+    query: Annotated[
+        str | None, typer.Option(metavar="JSON", help="One vector: '[0.1, -0.2]', or several interests.")
+    ] = None,
     like: Annotated[
         str | None, typer.Option(metavar="ID", help="An item whose neighbours to find.")
     ] = None,
@@ -132,7 +134,7 @@ def search(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Parquet file for the answers to --queries.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Answers per query.")] = 10,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Answers per query; default: 10.")] = None,
     filter: Annotated[
         str | None, typer.Option(metavar="SQL", help="Items to search: \"price < 20 AND brand = 'a'\".")
     ] = None,
@@ -140,7 +142,8 @@ def search(
         list[str] | None, typer.Option(metavar="A,B", help="Ids that one query must not find.")
     ] = None,
     exclude_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of --queries with lists of such ids.")
+        str | None,
+        typer.Option(metavar="NAME", help="Column of --queries with such ids, or lists of them."),
     ] = None,
     query_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of --queries with the queries' ids.")
@@ -160,6 +163,7 @@ def search(
     from recsys.retrieval.index import Index
 
     opened = Index.open(folder, tower=tower)
+    k = min(10, len(opened)) if k is None else k
     if queries is not None:
         if exclude:
             raise ConfigError("--exclude is for one query; name a column by --exclude-column")
@@ -180,7 +184,6 @@ def search(
         vector: Any = opened.vectors([_id(opened, like)])
     else:
         vector = _vector(query or "")
-    k = min(k, len(opened))
     summary.show_found(opened.search(vector, k, filter=filter, exclude=left_out or None, exact=exact))
 
 
@@ -194,9 +197,14 @@ def _id(index: Index, text: str) -> int | str:
         raise ConfigError(f"id {text!r}: the ids of this index are integers") from error
 
 
-def _vector(text: str) -> list[float]:
+def _vector(text: str) -> list[Any]:
+    """One query, ``[D]`` or several interests ``[1, I, D]``."""
     try:
         values = json.loads(text)
+        if all(isinstance(value, list) for value in values):
+            return [[[float(number) for number in interest] for interest in values]]
         return [float(value) for value in values]
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"--query: expected a JSON list of numbers, found {text[:40]!r}") from error
+        raise ConfigError(
+            f"--query: expected a JSON list of numbers, or of such lists; found {text[:40]!r}"
+        ) from error

@@ -6,15 +6,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from recsys.data.check import reading
 from recsys.data.paths import find_files
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.progress import progress, say
 from recsys.retrieval.index import Index
 from recsys.retrieval.items import Filter
-from recsys.retrieval.sources import Chunk, open_vectors
+from recsys.retrieval.sources import Chunk, VectorSource, open_vectors
 from recsys.stage import (
     STARTED_FILE,
     StageRecord,
@@ -25,6 +26,7 @@ from recsys.stage import (
     writing,
 )
 
+_ARRAYS = (".npy", ".safetensors")
 _PART = 16_384
 """Queries of a part, which is the most that a stop costs."""
 
@@ -36,7 +38,7 @@ class Asked:
     k: int = 10
     filter: Filter | None = None
     exclude_column: str | None = None
-    """Column with a list of the ids that a query must not find."""
+    """Column with a list of the ids that a query must not find, or with one such id."""
     exact: bool = False
 
 
@@ -73,7 +75,7 @@ def search(
     """
     opened = index if isinstance(index, Index) else Index.open(index, tower=tower)
     asked, output = asked or Asked(), Path(output)
-    files = find_files(str(queries))
+    files = [Path(queries)] if Path(queries).suffix in _ARRAYS else find_files(str(queries))
     if output.resolve() in {file.resolve() for file in files}:
         raise ConfigError(f"output: {output} is a file of the queries; name another")
     beside = [asked.exclude_column] if asked.exclude_column else []
@@ -85,6 +87,7 @@ def search(
         need_ids=False,
         interests=True,
     )
+    _check(opened, source, asked, query_column)
     wanted = StageRecord(
         stage="search",
         version=1,
@@ -95,15 +98,12 @@ def search(
     parts = output.with_name(f".{output.name}.parts")
     with writing(output):
         done = _begun(parts, wanted)
-        with progress("search", source.rows, "queries") as bar:
-            for number, chunk in enumerate(source.chunks(_PART)):
-                part = parts / f"{number:06d}.parquet"
-                if part.name in done:
-                    bar.skip(len(chunk.vectors))
-                    continue
-                with file_aside(part) as aside:
-                    _answers(opened, chunk, asked).write_parquet(aside)
-                bar.advance(len(chunk.vectors))
+        try:
+            _answer_parts(opened, source, asked, parts, done)
+        except BaseException:
+            if not any(parts.glob("*.parquet")):  # nothing to go on from
+                shutil.rmtree(parts, ignore_errors=True)
+            raise
         with file_aside(output) as aside, reading(str(parts)):
             pl.scan_parquet(sorted(parts.glob("*.parquet"))).sink_parquet(aside)
     shutil.rmtree(parts, ignore_errors=True)
@@ -123,8 +123,42 @@ def _begun(parts: Path, wanted: StageRecord) -> set[str]:
     return set()
 
 
+def _check(index: Index, source: VectorSource, asked: Asked, query_column: str | None) -> None:
+    """Raise what would stop the first query, before anything is written."""
+    if query_column in ("ids", "scores"):
+        raise ConfigError(
+            f"query_column: {query_column!r} is a column of the answers too; rename that of the queries"
+        )
+    dim = index.manifest.dense.dim
+    if source.dim != dim:
+        column = "" if source.column is None else f", column {source.column!r}"
+        raise DataError(
+            f"{source.name}{column}: vectors of {source.dim} numbers; the index has those of {dim}"
+        )
+    index.search(np.ones((1, dim), np.float32), asked.k, filter=asked.filter)
+
+
+def _answer_parts(index: Index, source: VectorSource, asked: Asked, parts: Path, done: set[str]) -> None:
+    with progress("search", source.rows, "queries") as bar:
+        for number, chunk in enumerate(source.chunks(_PART)):
+            part = parts / f"{number:06d}.parquet"
+            if part.name in done:
+                bar.skip(len(chunk.vectors))
+                continue
+            with file_aside(part) as aside:
+                _answers(index, chunk, asked).write_parquet(aside)
+            bar.advance(len(chunk.vectors))
+
+
 def _answers(index: Index, chunk: Chunk, asked: Asked) -> pl.DataFrame:
     """A line for each query: its id, and lists of ids and scores."""
-    exclude = None if asked.exclude_column is None else chunk.items[asked.exclude_column]
+    exclude = None if asked.exclude_column is None else _lists(chunk.items[asked.exclude_column])
     found = index.search(chunk.vectors, asked.k, filter=asked.filter, exclude=exclude, exact=asked.exact)
     return pl.DataFrame([chunk.items.to_series(0), found.ids.alias("ids"), found.scores])
+
+
+def _lists(excluded: pl.Series) -> pl.Series:
+    """A list for each query, of a column of lists or of single ids."""
+    if isinstance(excluded.dtype, pl.List | pl.Array):
+        return excluded
+    return pl.select(pl.when(excluded.is_not_null()).then(pl.concat_list(excluded))).to_series()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,10 +155,13 @@ class Coarse:
     ) -> NDArray[np.int64]:
         """Rows ``[Q, R]`` that may be among the ``k`` best of queries ``[Q, D]``, -1 where there are fewer.
 
-        ``live`` are the rows ``[N]`` that may be found; ``times`` as many lists are searched.
+        ``live`` are the rows ``[N]`` that may be found; ``times`` as many lists are searched. Where more
+        answers are asked than the index was tuned for, still more are, by the square root of how many times
+        more: as large a share of the answers is found then (measured from 10 to 3,000).
         """
         count = self.count if k <= self.k else max(self.count, _OVERFETCH * k)
-        probes = min(self.quantiser.lists, round(self.probes * times))
+        more = math.sqrt(max(1.0, k / self.k))
+        probes = min(self.quantiser.lists, math.ceil(self.probes * times * more))
         return self.ranked(queries, min(count, self.rows), probes, live)
 
     def ranked(

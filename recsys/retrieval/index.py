@@ -40,11 +40,15 @@ class Found:
         return len(self.ids)
 
     def frame(self) -> pl.DataFrame:
-        """A line for each answer: ``query`` (from 0), ``rank`` (from 1), the id, ``score``."""
-        lists = pl.DataFrame([self.ids, self.scores.alias("score")]).with_row_index("query")
+        """A line for each answer: ``query`` (from 0), ``rank`` (from 1), the id, ``score``.
+
+        Ids of a column that is called as one of the others are called ``id``.
+        """
+        name = "id" if self.ids.name in ("query", "rank", "score") else self.ids.name
+        lists = pl.DataFrame([self.ids.alias(name), self.scores.alias("score")]).with_row_index("query")
         ranked = lists.with_columns(rank=pl.int_ranges(1, pl.col("score").list.len() + 1))
-        found = ranked.filter(pl.col("score").list.len() > 0).explode("rank", self.ids.name, "score")
-        return found.select("query", "rank", self.ids.name, "score")
+        found = ranked.filter(pl.col("score").list.len() > 0).explode("rank", name, "score")
+        return found.select("query", "rank", name, "score")
 
 
 class Index:
@@ -222,7 +226,11 @@ def check_tower(snapshot: Snapshot, tower: str | None) -> None:
 
 def _checked(queries: NDArray[Any] | Sequence[Any], snapshot: Snapshot) -> NDArray[np.float32]:
     """Queries as float32 ``[Q, D]`` or ``[Q, I, D]``, of length one for the cosine."""
-    vectors = np.ascontiguousarray(queries, np.float32)
+    try:
+        with np.errstate(over="ignore"):  # what is beyond float32 is named below
+            vectors = np.ascontiguousarray(queries, np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"queries: expected numbers, as many for every vector; {error}") from error
     if vectors.ndim == 1:
         vectors = vectors[None]
     dim = snapshot.manifest.dense.dim

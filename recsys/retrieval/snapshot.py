@@ -31,7 +31,8 @@ DEAD_FILE = "dead.bin"
 _QUERIES = 256
 """Queries answered at a time."""
 _EXACT_ROWS = 50_000
-"""A filter that keeps no more rows than this is answered exactly: that is as fast as the codes."""
+"""A filter that keeps no more rows than this, nor more than half of all, is answered exactly: that is as
+fast as the codes."""
 _EXACT_SHARE = 0.02
 """So is one that keeps no larger share of the rows: codes would find too few of them."""
 _MOST_PROBES = 8
@@ -143,8 +144,8 @@ class Snapshot:
 
     def wanted(self, k: int, given: Filter | None, *, exact: bool) -> Wanted:
         """What may be found under a filter; raises ConfigError for a filter or ``k`` that make no sense."""
-        if k < 1:
-            raise ConfigError(f"k: expected at least 1, found {k}")
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise ConfigError(f"k: expected a number of answers, at least 1; found {k!r}")
         if k > self.rows:
             raise ConfigError(f"k: {k} answers asked of an index that holds {self.rows} items")
         live, fresh = self._alive, None
@@ -187,7 +188,7 @@ class Snapshot:
         live, rows = wanted.live, self.base.rows
         kept = rows if live is None else int(np.count_nonzero(live))
         coarse = self.coarse
-        if coarse is None or wanted.exact or kept <= max(_EXACT_ROWS, _EXACT_SHARE * rows):
+        if coarse is None or wanted.exact or kept <= max(min(_EXACT_ROWS, rows // 2), _EXACT_SHARE * rows):
             return self.base.dense.exact(queries, count, None if live is None else np.flatnonzero(live))
         times = min(_MOST_PROBES, rows / kept)
         candidates = coarse.candidates(queries, count, live, times)

@@ -35,16 +35,22 @@ def made_items(rows: int = ITEMS) -> pl.DataFrame:
     )
 
 
-def made_queries(queries: int = 20, dim: int = DIM) -> NDArray[np.float32]:
-    return np.asarray(np.random.default_rng(2).normal(size=(queries, dim)), np.float32)
+def made_queries(queries: int = 20, dim: int = DIM, seed: int = 2) -> NDArray[np.float32]:
+    return np.asarray(np.random.default_rng(seed).normal(size=(queries, dim)), np.float32)
 
 
-def made_index(folder: Path, settings: IndexSettings | None = None, rows: int = ITEMS) -> Index:
+def made_index(
+    folder: Path,
+    settings: IndexSettings | None = None,
+    rows: int = ITEMS,
+    queries: NDArray[np.float32] | None = None,
+) -> Index:
     """An index of ``made_vectors`` with ``made_items``."""
     return index(
         made_vectors(rows),
         folder,
         settings=settings,
+        queries=queries,
         ids=made_items(rows),
         id_column="item_id",
         attributes=["price", "brand"],

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from recsys.errors import ConfigError, DataError
-from recsys.retrieval.build import IndexSettings
+from recsys.retrieval.build import IndexSettings, index
 from recsys.retrieval.dense import DenseDtype, Metric
 from recsys.retrieval.index import Index
 from tests.retrieval.made import exact_ids, made_index, made_items, made_queries, made_vectors
@@ -25,9 +25,11 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    return made_index(
-        tmp_path_factory.mktemp("coded") / "index", IndexSettings(codes=True, dtype="float32")
+    folder, settings = (
+        tmp_path_factory.mktemp("coded") / "index",
+        IndexSettings(codes=True, dtype="float32"),
     )
+    return made_index(folder, settings, queries=made_queries(2_500, seed=3))
 
 
 @pytest.mark.parametrize("metric", ["ip", "cosine", "l2"])
@@ -123,6 +125,31 @@ def test_a_batch_equals_its_queries_one_by_one(coded: Index) -> None:
         np.testing.assert_allclose(alone.scores[0], together.scores[at], rtol=1e-5)
 
 
+def test_codes_are_searched_where_the_index_has_them(coded: Index) -> None:
+    """Not only where the catalogue is large: what the manifest measured is what a search does."""
+    right = exact_ids(VECTORS, IDS, QUERIES, 10)
+    assert [ids.to_list() for ids in coded.search(QUERIES, 10).ids] != right
+
+
+@pytest.mark.parametrize("k", [10, 50, 200, 1_000])
+def test_recall_does_not_fall_where_more_is_asked(coded: Index, k: int) -> None:
+    right = exact_ids(VECTORS, IDS, QUERIES, k)
+    found = coded.search(QUERIES, k).ids
+    shared = [len(set(ids.to_list()) & set(line)) / k for ids, line in zip(found, right, strict=True)]
+    assert np.mean(shared) >= 0.93
+    nearest = exact_ids(VECTORS, IDS, QUERIES, k + 10)
+    rest = coded.search(QUERIES, 10, exclude=[line[:k] for line in nearest]).ids
+    shared = [len(set(ids.to_list()) & set(line[k:])) for ids, line in zip(rest, nearest, strict=True)]
+    assert np.mean(shared) >= 9
+
+
+@pytest.mark.parametrize("name", ["rank", "query", "score"])
+def test_a_frame_of_an_index_whose_ids_are_called_as_its_columns(tmp_path: Path, name: str) -> None:
+    ids = pl.DataFrame({name: np.arange(50)})
+    made = index(made_vectors(50), tmp_path / "index", ids=ids, id_column=name)
+    assert made.search(QUERIES[:2], 3).frame().columns == ["query", "rank", "id", "score"]
+
+
 def test_ids_may_be_text(tmp_path: Path) -> None:
     from recsys.retrieval.build import index
 
@@ -140,7 +167,11 @@ def test_ids_may_be_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "error", "message"),
     [
-        ({"k": 0}, ConfigError, "k: expected at least 1, found 0"),
+        ({"k": 0}, ConfigError, "at least 1; found 0"),
+        ({"k": 2.5}, ConfigError, r"at least 1; found 2\.5"),
+        ({"queries": [[1.0], [1.0, 2.0]]}, DataError, "as many for every vector"),
+        ({"queries": [["a"] * 16]}, DataError, "expected numbers"),
+        ({"queries": np.full((2, 16), 1e300)}, DataError, "row 0: a number that is not finite"),
         ({"k": ITEMS.height + 1}, ConfigError, f"holds {ITEMS.height} items"),
         ({"filter": "prise < 2"}, ConfigError, "did you mean 'price'"),
         ({"filter": "price <"}, ConfigError, "not an SQL predicate"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from recsys.cli import app
@@ -23,6 +25,7 @@ IDS = ITEMS["item_id"].to_numpy()
 
 
 def recsys(*arguments: object, code: int = 0) -> str:
+    """What a command prints; its errors where ``code`` is not 0."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result.stdout if code == 0 else result.stderr
@@ -74,6 +77,54 @@ def test_a_file_of_queries_gets_a_file_of_answers(folder: Path) -> None:
     assert answers["ids"].to_list() == found.ids.to_list()
     assert answers["scores"].to_list() == found.scores.to_list()
     assert not list(folder.glob(".answers*"))
+
+
+@pytest.mark.parametrize("suffix", ["npy", "safetensors"])
+def test_arrays_of_queries_get_a_file_of_answers(folder: Path, suffix: str) -> None:
+    if suffix == "npy":
+        np.save(folder / "q.npy", QUERIES)
+    else:
+        save_file({"queries": QUERIES}, folder / "q.safetensors")
+    output = folder / "answers.parquet"
+    recsys("search", folder / "index", "--queries", folder / f"q.{suffix}", "--output", output, "-k", 4)
+    assert (
+        pl.read_parquet(output)["ids"].to_list()
+        == Index.open(folder / "index").search(QUERIES, 4).ids.to_list()
+    )
+
+
+def test_a_column_of_single_ids_excludes_each_from_its_query_alone(folder: Path) -> None:
+    opened = Index.open(folder / "index")
+    nearest = opened.search(QUERIES, 3).ids.to_list()
+    queries = pl.read_parquet(folder / "queries.parquet").with_columns(
+        seen=pl.Series([None, *(line[0] for line in nearest[1:])])
+    )
+    queries.write_parquet(folder / "single.parquet")
+    output = folder / "answers.parquet"
+    search(opened, folder / "single.parquet", output, asked=Asked(2, exclude_column="seen"))
+    assert pl.read_parquet(output)["ids"].to_list() == [nearest[0][:2], *(line[1:] for line in nearest[1:])]
+
+
+def test_several_interests_on_the_command_line(folder: Path) -> None:
+    asked = json.dumps(QUERIES[:2].tolist())
+    shown = recsys("search", folder / "index", "--query", asked, "-k", 3)
+    right = Index.open(folder / "index").search(QUERIES[None, :2], 3).ids[0].to_list()
+    assert [int(line.split()[1]) for line in shown.splitlines()[1:4]] == right
+
+
+def test_a_search_that_cannot_begin_leaves_nothing(folder: Path) -> None:
+    np.save(folder / "narrow.npy", QUERIES[:, :5])
+    for arguments, message, code in (
+        (["--queries", folder / "narrow.npy"], "vectors of 5 numbers; the index has those of", 1),
+        (["--queries", folder / "queries.parquet", "-k", 100_000], "100000 answers asked of an index", 2),
+    ):
+        told = recsys("search", folder / "index", *arguments, "--output", folder / "out.parquet", code=code)
+        assert message in told
+        assert not list(folder.glob("*out.parquet*"))
+    renamed = pl.read_parquet(folder / "queries.parquet").rename({"user_id": "ids"})
+    renamed.write_parquet(folder / "renamed.parquet")
+    with pytest.raises(ConfigError, match="'ids' is a column of the answers too"):
+        search(folder / "index", folder / "renamed.parquet", folder / "out.parquet", query_column="ids")
 
 
 def test_a_stopped_search_goes_on_where_it_stood(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
