@@ -29,7 +29,9 @@ VectorColumn = Annotated[
 def index(
     vectors: Annotated[
         Path | None,
-        typer.Argument(metavar="VECTORS", help="Vectors: npy, safetensors, Parquet; with --delete: ids."),
+        typer.Argument(
+            metavar="VECTORS", help="Vectors (npy, safetensors, Parquet) or a bundle; to delete: ids."
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the index.")] = None,
     ids: Annotated[
@@ -78,18 +80,34 @@ def index(
     folder = needed("--output", output)
     if upsert + delete + compact > 1:
         raise ConfigError("--upsert, --delete and --compact: one at a time")
-    if upsert or delete or compact:
-        _only_to_build(attributes=attributes, queries=queries, **settings)
     from recsys import summary
     from recsys.retrieval import changes
     from recsys.retrieval.build import IndexSettings
     from recsys.retrieval.build import index as build
     from recsys.retrieval.index import Index
+    from recsys.retrieval.of_bundle import index_bundle, is_bundle
 
+    bundle = vectors is not None and is_bundle(vectors)
+    flags = {
+        "vectors": vectors,
+        "vector_column": vector_column,
+        "id_column": id_column,
+        "ids": ids,
+        "attributes": attributes,
+        "queries": queries,
+        "tower": tower,
+        "retrain": retrain or None,
+        **settings,
+    }
+    _refuse_ignored(
+        [name for name, value in flags.items() if value is not None],
+        "compact" if compact else "delete" if delete else "upsert" if upsert else "",
+        bundle=bundle,
+    )
     if compact:
         changes.compact(folder, retrain=retrain)
     elif delete:
-        changes.delete(folder, changes.ids_of(needed("VECTORS", vectors), id_column))
+        changes.delete(folder, needed("VECTORS", vectors), id_column=id_column)
     elif upsert:
         changes.upsert(
             folder,
@@ -98,6 +116,13 @@ def index(
             id_column=id_column,
             ids=ids,
             tower=tower,
+        )
+    elif bundle:
+        index_bundle(
+            needed("VECTORS", vectors),
+            folder,
+            queries=queries,
+            settings=IndexSettings(**settings),  # type: ignore[arg-type]
         )
     else:
         build(
@@ -114,10 +139,29 @@ def index(
     summary.show_index(Index.open(folder, verify=False))
 
 
-def _only_to_build(**flags: object) -> None:
-    for name, value in flags.items():
-        if value is not None:
-            raise ConfigError(f"--{name.replace('_', '-')} is for building an index; this one has its own")
+_FOR_COLUMNS = ("vector_column", "id_column", "ids")
+_CHANGES = {
+    "compact": ("retrain",),
+    "delete": ("vectors", "id_column"),
+    "upsert": ("vectors", *_FOR_COLUMNS, "tower"),
+}
+"""What each change of an index takes."""
+
+
+def _refuse_ignored(given: list[str], change: str, *, bundle: bool) -> None:
+    """Raise ConfigError for what would have no effect."""
+    for name in given:
+        flag = "VECTORS" if name == "vectors" else f"--{name.replace('_', '-')}"
+        if change and name not in _CHANGES[change]:
+            if name in ("vectors", "tower", "retrain", *_FOR_COLUMNS):
+                raise ConfigError(f"{flag}: --{change} takes none")
+            raise ConfigError(f"{flag} is for building an index; this one has its own")
+        if not change and name == "retrain":
+            raise ConfigError("--retrain is for --compact; a build trains anyway")
+        if bundle and not change and name in ("attributes", "metric", "tower", *_FOR_COLUMNS):
+            raise ConfigError(f"{flag}: a bundle has its own; leave it out")
+    if bundle and change:
+        raise ConfigError(f"VECTORS: --{change} takes files, found a bundle; build an index from it")
 
 
 def search(

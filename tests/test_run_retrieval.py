@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from recsys.chain import Finished, run
+from recsys.cli import app
 from recsys.config import parse_config
 from recsys.data.split import split_source
 from recsys.errors import BundleError, ConfigError, DataError
@@ -113,6 +115,24 @@ def test_the_index_answers_the_bundles_queries(finished: Finished) -> None:
     assert index.search(queries, 7).ids.to_list() == expected
     cheap = index.search(queries, 5, filter="price < 4 AND train_rows > 5").ids.explode()
     assert set(cheap) <= set(found.filter(pl.col("price") < 4, pl.col("train_rows") > 5)["id"])
+
+
+def test_a_bundle_is_indexed_from_the_command_line(finished: Finished, tmp_path: Path) -> None:
+    bundle = finished.folder / "bundle"
+
+    def told(*arguments: object) -> str:
+        return CliRunner().invoke(app, ["index", str(bundle), "--output", *map(str, arguments)]).stderr
+
+    told(tmp_path / "index", "--dtype", "float16")
+    made = Index.open(tmp_path / "index", tower=bundle)
+    assert made.manifest.dense.dtype == "float16"
+    before = Index.open(finished.folder / "index")
+    assert made.manifest.attributes == before.manifest.attributes
+    queries = Bundle.load(bundle).query_encoder().encode(made_log(20, seed=5))
+    right, found = (each.search(queries, 1).ids.to_list() for each in (before, made))
+    assert found == right
+    assert "--ids: a bundle has its own" in told(tmp_path / "other", "--ids", "ids.parquet")
+    assert "--upsert takes files, found a bundle" in told(tmp_path / "index", "--upsert")
 
 
 def _lists(log: pl.DataFrame, users: list[int], place: dict[str, int]) -> ItemLists:

@@ -148,6 +148,11 @@ def _write_version(
             f"codes: {source.name} holds {source.rows} vectors; codebooks need {CODES_LEAST} at least, and "
             "so few are searched faster without"
         )
+    if settings.bytes_per_item is not None and not by_codes:
+        raise ConfigError(
+            f"bytes_per_item: is for codes, and the {source.rows} vectors of {source.name} are searched "
+            "exactly, without any; leave it out, or ask for codes (--codes)"
+        )
     dtype: DenseDtype = settings.dtype or ("float16" if by_codes else "float32")
     with (
         SegmentWriter(home, source.dim, dtype, source.name) as writer,
@@ -265,6 +270,7 @@ def _record(choice: Choice, goal: Goal) -> CoarseRecord:
         probes=choice.probes,
         candidates=choice.candidates,
         k=goal.k,
+        bytes_per_item=goal.bytes_per_item,
         routing=quantiser.routed_by,
         codebooks=quantiser.made_by,
         tried=choice.tried,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from recsys.errors import ConfigError, DataError, RetrievalError, SchemaError
 from recsys.progress import say
 from recsys.retrieval.build import CODES_LEAST, QUERIES_FILE, IndexSettings, normal_chunks, publish_version
+from recsys.retrieval.given_ids import id_series, in_file, of_index
 from recsys.retrieval.index import check_tower, tower_fingerprint
 from recsys.retrieval.manifest import DELTA_FILE, DeltaManifest, file_records, save
 from recsys.retrieval.segment import Segment, SegmentWriter
@@ -74,29 +75,43 @@ def upsert(
         _publish_delta(folder, current, snapshot, _fitting(source, snapshot), source.name, None)
 
 
-def delete(folder: str | Path, ids: pl.Series | Sequence[Any]) -> None:
-    """Remove items; raises RetrievalError that names an id which is not there, and removes none then."""
+def delete(
+    folder: str | Path, ids: str | Path | pl.Series | Sequence[Any], *, id_column: str | None = None
+) -> None:
+    """Remove items, all of them or, where something is wrong, none.
+
+    Args:
+        folder: of the index.
+        ids: the ids, or a Parquet file, folder or glob that holds them.
+        id_column: of the files; default: as in ``index``.
+
+    Raises:
+        DataError, SchemaError: what is given holds no ids.
+        RetrievalError: names an id which is not there, or is of another type than the index's.
+    """
     folder = Path(folder)
+    wanted = _ids_in_files(ids, id_column) if isinstance(ids, str | Path) else id_series(ids, "ids")
     with one_writer(folder):
         current = read_current(folder)
         snapshot = Snapshot.open(folder, current)
-        gone = pl.Series(snapshot.manifest.id_column, ids)
-        missing = snapshot.find(gone) < 0
+        missing = snapshot.find(wanted) < 0
         if missing.any():
             raise RetrievalError(
-                f"{folder}: no item {gone[int(missing.argmax())]!r} to delete ({missing.sum()} of "
-                f"{len(gone)} ids are not in the index); nothing was deleted"
+                f"{folder}: no item {wanted[int(missing.argmax())]!r} to delete ({missing.sum()} of "
+                f"{len(wanted)} ids are not in the index); nothing was deleted"
             )
+        gone = of_index(wanted, snapshot.manifest.id_type)
         if gone.n_unique() == snapshot.rows:
             raise RetrievalError(f"{folder}: these are all its items; remove the folder instead")
         _publish_delta(folder, current, snapshot, (), str(folder), gone)
 
 
-def ids_of(path: str | Path, id_column: str | None = None) -> pl.Series:
-    """Ids in a column of a Parquet file, folder or glob."""
+def _ids_in_files(path: str | Path, id_column: str | None) -> pl.Series:
+    """Ids in a column of Parquet; named for messages."""
     frame = items_table(path, id_column, ())
     assert frame is not None
-    return frame.to_series(0)
+    ids = in_file(str(path), 0, frame).to_series(0)
+    return ids.alias(f"{path}, column {ids.name!r}")
 
 
 def compact(folder: str | Path, *, retrain: bool = False) -> None:
@@ -110,21 +125,23 @@ def compact(folder: str | Path, *, retrain: bool = False) -> None:
         current = read_current(folder)
         home, snapshot = folder / current.version, Snapshot.open(folder, current)
         manifest, coarse = snapshot.manifest, snapshot.coarse
+        codes = coarse is not None and snapshot.rows >= CODES_LEAST
         settings = IndexSettings(
             metric=manifest.metric,
             dtype=manifest.dense.dtype,
-            codes=coarse is not None and snapshot.rows >= CODES_LEAST,
+            codes=codes,
+            bytes_per_item=manifest.coarse.bytes_per_item if codes and manifest.coarse else None,
             **_goal(snapshot),
         )
         asked = None
         if (home / QUERIES_FILE).exists():
             asked = load_tensors(home / QUERIES_FILE)["queries"]
-        kept = coarse.quantiser if settings.codes and coarse is not None and not retrain else None
+        kept = coarse.quantiser if codes and coarse is not None and not retrain else None
         publish_version(folder, _live(folder, snapshot), asked, settings, kept, manifest.dense.tower)
 
 
 def _goal(snapshot: Snapshot) -> dict[str, Any]:
-    """The recall that a version was built for."""
+    """The recall that a version was built for, and the number of answers that it is of."""
     measured = snapshot.manifest.measured
     if measured is None or measured.wanted_recall is None:
         return {}

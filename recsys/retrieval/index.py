@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import ConfigError, DataError, RetrievalError
 from recsys.retrieval.dense import of_length_one
+from recsys.retrieval.given_ids import id_series, ids_by_query
 from recsys.retrieval.items import Filter
 from recsys.retrieval.manifest import IndexManifest
 from recsys.retrieval.snapshot import Snapshot
@@ -145,7 +146,7 @@ class Index:
     def vectors(self, ids: Sequence[Any] | pl.Series) -> NDArray[np.float32]:
         """Stored vectors ``[n, D]`` of items; raises RetrievalError that names an id which is not there."""
         snapshot = self._state[1]
-        wanted = pl.Series("ids", ids)
+        wanted = id_series(ids, "ids")
         rows = snapshot.find(wanted)
         if (rows < 0).any():
             missing = wanted[int((rows < 0).argmax())]
@@ -172,7 +173,7 @@ class Index:
         """Remove items, and see it; raises RetrievalError that names an id which is not there."""
         from recsys.retrieval.changes import delete
 
-        delete(self.folder, ids)
+        delete(self.folder, id_series(ids, "ids"))
         self.refresh()
 
     def compact(self, *, retrain: bool = False) -> None:
@@ -248,17 +249,12 @@ def _checked(queries: NDArray[Any] | Sequence[Any], snapshot: Snapshot) -> NDArr
 
 def _excluded(exclude: Exclude, queries: int, snapshot: Snapshot) -> list[NDArray[np.int64]]:
     """Rows that each query must not find."""
-    try:
-        series = exclude if isinstance(exclude, pl.Series) else pl.Series("exclude", list(exclude))
-    except (TypeError, pl.exceptions.PolarsError) as error:
-        raise ConfigError(f"exclude: expected ids, or a list of ids for each query: {error}") from error
-    if not isinstance(series.dtype, pl.List):
-        rows = snapshot.find(series)
+    column = exclude.name if isinstance(exclude, pl.Series) else ""
+    ids, lengths = ids_by_query(exclude, f"exclude, column {column!r}" if column else "exclude")
+    rows = snapshot.find(ids)
+    if lengths is None:
         return [rows[rows >= 0]] * queries
-    if len(series) != queries:
-        raise ConfigError(f"exclude: {len(series)} lists for {queries} queries; expected one for each")
-    lengths = series.list.len().fill_null(0).to_numpy()
-    flat = series.filter(series.list.len() > 0).explode()
-    rows = snapshot.find(flat)
+    if len(lengths) != queries:
+        raise ConfigError(f"exclude: {len(lengths)} lists for {queries} queries; expected one for each")
     parts = np.split(rows, np.cumsum(lengths)[:-1])
     return [part[part >= 0] for part in parts]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from recsys.data.check import reading
 from recsys.embeddings.keys import keys_of
 from recsys.errors import ConfigError, DataError, RetrievalError, did_you_mean
+from recsys.retrieval.given_ids import IdType, of_index
 from recsys.stage import writing
 
-IdType = Literal["int64", "string"]
 ITEMS_FILE = "items.parquet"
 _CACHED_FILTERS = 16
 
@@ -130,10 +130,7 @@ class Items:
         """Rows ``[n]`` of ids; -1 for those that are not here. Raises RetrievalError for another type."""
         if not self.rows or not len(ids):
             return np.full(len(ids), -1, np.int64)
-        wanted = pl.String if self.id_type == "string" else pl.Int64
-        if (ids.dtype == pl.String) != (wanted == pl.String) and ids.dtype != pl.Null:
-            raise RetrievalError(f"ids: expected {self.id_type}, as those of the index, found {ids.dtype}")
-        ids = ids.cast(wanted)
+        ids = of_index(ids, self.id_type)
         keys = keys_of(ids, self.id_type)
         at = np.minimum(np.searchsorted(self._keys, keys), self.rows - 1)
         rows = np.where(self._keys[at] == keys, self._rows[at].astype(np.int64), -1)

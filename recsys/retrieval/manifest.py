@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import recsys
 from recsys.errors import RetrievalError
 from recsys.retrieval.dense import DenseDtype, Metric
-from recsys.retrieval.items import IdType
+from recsys.retrieval.given_ids import IdType
 from recsys.stage import content
 
 MANIFEST_FILE = "manifest.json"
@@ -62,6 +62,8 @@ class CoarseRecord(_Part):
     """Rows that codes hand to the dense vectors, per query."""
     k: int
     """Answers that probes and candidates were chosen for."""
+    bytes_per_item: float | None = None
+    """Memory that was asked for; None: as little as reached the recall."""
     routing: Literal["centroids", "learned"]
     """What chooses the lists: the centroids, or weights learned from queries."""
     codebooks: str

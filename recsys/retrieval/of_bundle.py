@@ -1,14 +1,17 @@
-"""The index of a bundle's items, as the last stage of a retrieval model's run."""
+"""The index of a bundle's items: of any bundle, and as the last stage of a retrieval model's run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from recsys.retrieval.build import index
+from recsys.retrieval.build import IndexSettings, index
 from recsys.retrieval.index import Index
 from recsys.serving.bundle import Bundle
+from recsys.serving.manifest import FORMAT, MANIFEST_FILE, read_json
 
 VERSION = 1
 """Raised by hand when the same bundle and rows give another index."""
@@ -19,7 +22,20 @@ MOST_QUERIES = 10_000
 _LOOKED_AT = 1_000_000
 
 
-def index_bundle(bundle: str | Path, output: str | Path, rows: pl.LazyFrame | None = None) -> Index:
+def is_bundle(folder: str | Path) -> bool:
+    """Whether a folder holds the manifest of a bundle; raises BundleError where that cannot be read."""
+    path = Path(folder) / MANIFEST_FILE
+    return path.is_file() and read_json(path).get("format") == FORMAT
+
+
+def index_bundle(
+    bundle: str | Path,
+    output: str | Path,
+    rows: pl.LazyFrame | None = None,
+    *,
+    queries: str | Path | None = None,
+    settings: IndexSettings | None = None,
+) -> Index:
     """Build the index that a bundle's query tower searches: its items, with their single-valued attributes.
 
     Args:
@@ -27,6 +43,8 @@ def index_bundle(bundle: str | Path, output: str | Path, rows: pl.LazyFrame | No
         output: folder of the index.
         rows: raw rows of the log; the queries of up to 10,000 different ones choose how an index of codes
             is searched, and measure it. Default: item vectors stand in.
+        queries: a file of the query tower's vectors, in place of rows.
+        settings: as in ``index``; the metric stays the inner product, which the towers learned by.
 
     Raises:
         BundleError: the bundle is damaged, or its model has no query tower.
@@ -43,16 +61,17 @@ def index_bundle(bundle: str | Path, output: str | Path, rows: pl.LazyFrame | No
         for name, dtype in pl.read_parquet_schema(items).items()
         if name not in (ID, VECTOR) and not dtype.is_nested()
     ]
-    queries = None
+    vectors: str | Path | NDArray[np.float32] | None = queries
     if rows is not None:
         asked = rows.select(towers.features).head(_LOOKED_AT).unique(maintain_order=True).collect()
-        queries = encoder.encode(asked.sample(min(MOST_QUERIES, asked.height), seed=0))
+        vectors = encoder.encode(asked.sample(min(MOST_QUERIES, asked.height), seed=0))
     return index(
         items,
         output,
+        settings=settings,
         vector_column=VECTOR,
         id_column=ID,
         attributes=attributes,
-        queries=queries,
+        queries=vectors,
         tower=opened.folder,
     )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.retrieval.dense import DenseDtype, DenseFile, DenseWriter
-from recsys.retrieval.items import IdType, Items, ItemWriter
+from recsys.retrieval.given_ids import IdType
+from recsys.retrieval.items import Items, ItemWriter
 from recsys.retrieval.sources import Chunk
 
 VECTORS_FILE = "vectors.bin"

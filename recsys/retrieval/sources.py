@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from recsys.data.check import reading, require_column
-from recsys.data.paths import find_files
 from recsys.errors import ConfigError, DataError, SchemaError, did_you_mean
+from recsys.retrieval.given_ids import id_series, in_file
+from recsys.retrieval.parquet_types import common_types, parquet_files, schema_of
 from recsys.retrieval.vector_columns import vector_blocks, vector_column_of, width_of
 
 CHUNK = 65_536
@@ -54,7 +55,7 @@ class VectorSource:
         row = 0
         for chunk in self.read(size):
             self._check(row, chunk.vectors)
-            items = _normal_ids(self.name, row, chunk.items)
+            items = in_file(self.name, row, chunk.items)
             yield replace(chunk, items=items)
             row += len(chunk.vectors)
 
@@ -161,17 +162,30 @@ def items_table(ids: Any, id_column: str | None, attributes: Sequence[str]) -> p
             )
         return None
     if isinstance(ids, str | Path):
-        files = [str(file) for file in find_files(str(ids))]
-        with reading(str(ids)):
-            frame = pl.read_parquet(files)
-        name = _id_column(str(ids), id_column, frame.schema)
-    elif isinstance(ids, pl.DataFrame):
+        return _items_in_files(str(ids), id_column, attributes)
+    if isinstance(ids, pl.DataFrame):
         frame, name = ids, _id_column("ids", id_column, ids.schema)
     else:
-        frame, name = pl.DataFrame({id_column or ID: ids}), id_column or ID
+        frame, name = pl.DataFrame(id_series(ids, id_column or ID)), id_column or ID
     for column in attributes:
         require_column(column, frame.schema, "ids")
     return frame.select(name, *(column for column in attributes if column != name))
+
+
+def _items_in_files(spec: str, id_column: str | None, attributes: Sequence[str]) -> pl.DataFrame:
+    files = parquet_files(spec)
+    kept = list(dict.fromkeys([_id_column(spec, id_column, schema_of(files[0])), *attributes]))
+    types = common_types(files, kept)
+    parts = []
+    for file in files:
+        with reading(str(file)):
+            frame = pl.read_parquet(file, columns=kept)
+            parts.append(_cast(frame.select(kept), types))
+    return pl.concat(parts)
+
+
+def _cast(items: pl.DataFrame, types: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    return items.with_columns(pl.col(name).cast(dtype) for name, dtype in types.items())
 
 
 def _of_array(name: str, array: Any, items: pl.DataFrame | None) -> VectorSource:
@@ -202,16 +216,17 @@ def _of_parquet(
     need_ids: bool,
     interests: bool,
 ) -> VectorSource:
-    files = find_files(spec)
-    with reading(spec):
-        schema = pl.read_parquet_schema(files[0])
-        rows = sum(pq.read_metadata(file).num_rows for file in files)
+    files = parquet_files(spec)
+    schema = schema_of(files[0])
     vector_column = vector_column_of(spec, vector_column, schema, interests=interests)
     if need_ids or id_column is not None or len(_likely_ids(schema)) == 1:
         id_column = _id_column(spec, id_column, schema)
     for column in attributes:
         require_column(column, schema, spec)
     kept = list(dict.fromkeys([*([id_column] if id_column else []), *attributes]))
+    types = common_types(files, kept, vectors=vector_column)
+    with reading(spec):
+        rows = sum(pq.read_metadata(file).num_rows for file in files)
     dim = width_of(spec, files, vector_column)
 
     def read(size: int) -> Iterator[Chunk]:
@@ -220,7 +235,7 @@ def _of_parquet(
             with reading(str(file)):
                 batches = pq.ParquetFile(file).iter_batches(size, columns=[*kept, vector_column])
                 for batch in batches:
-                    items = pl.DataFrame(pa.table(batch.select(kept)))
+                    items = _cast(pl.DataFrame(pa.table(batch.select(kept))), types)
                     if id_column is None:
                         numbers = np.arange(row, row + batch.num_rows)
                         items = items.insert_column(0, pl.Series(ID, numbers))
@@ -256,18 +271,3 @@ def _not_empty(source: VectorSource) -> VectorSource:
     if source.rows == 0 or source.dim == 0:
         raise DataError(f"{source.name}: holds no vectors ({source.rows} rows of {source.dim} numbers)")
     return source
-
-
-def _normal_ids(name: str, first_row: int, items: pl.DataFrame) -> pl.DataFrame:
-    """The items with ids as Int64 or String; raises where they are neither, or one is missing."""
-    ids = items.to_series(0)
-    if ids.dtype.is_integer():
-        plain = ids.cast(pl.Int64, strict=False)
-    elif ids.dtype in (pl.String, pl.Categorical, pl.Enum):
-        plain = ids.cast(pl.String)
-    else:
-        raise SchemaError(f"{name}: ids in column {ids.name!r} are {ids.dtype}; expected integers or text")
-    if plain.null_count():
-        row = first_row + int(plain.is_null().arg_true()[0])
-        raise DataError(f"{name}, row {row}: the id in column {ids.name!r} is missing or beyond 64 bits")
-    return items.with_columns(plain)

@@ -71,6 +71,20 @@ def test_a_compaction_keeps_codebooks_and_given_queries(tmp_path: Path) -> None:
     assert made.manifest.files["quantiser.safetensors"] != first
 
 
+@pytest.mark.parametrize("asked", [20.0, None])
+def test_new_codes_take_the_bytes_that_were_asked_for(tmp_path: Path, asked: float | None) -> None:
+    settings = IndexSettings(codes=True, bytes_per_item=asked, recall=0.5)
+    made = made_index(tmp_path / "index", settings, ROWS)
+    assert made.manifest.coarse is not None
+    first = made.manifest.coarse
+    assert first.code_bytes == (4 if asked is None else 3)
+    made.delete([1_000])
+    for retrain in (False, True):
+        made.compact(retrain=retrain)
+        assert made.manifest.coarse.bytes_per_item == first.bytes_per_item == asked
+        assert made.manifest.coarse.code_bytes == first.code_bytes
+
+
 def test_what_cannot_be_changed_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     made = made_index(tmp_path / "index", rows=ROWS)
     version = made.version

@@ -165,6 +165,16 @@ def test_a_stopped_search_goes_on_where_it_stood(folder: Path, monkeypatch: pyte
             ["index", "items.parquet", "--output", "INDEX", "--upsert", "--metric", "l2"],
             "--metric is for building",
         ),
+        (["index", "items.parquet", "--output", "INDEX", "--compact"], "VECTORS: --compact takes none"),
+        (
+            ["index", "items.parquet", "--output", "INDEX", "--delete", "--ids", "items.parquet"],
+            "--ids: --delete takes none",
+        ),
+        (["index", "items.parquet", "--output", "INDEX", "--retrain"], "--retrain is for --compact"),
+        (
+            ["index", "items.parquet", "--output", "new", "--bytes-per-item", "20"],
+            "bytes_per_item: is for codes",
+        ),
     ],
 )
 def test_wrong_usage_is_one_message(
