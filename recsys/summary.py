@@ -424,7 +424,8 @@ def show_index(index: Index) -> None:
             "one query", f"{measured.milliseconds:.2f} ms, exact {measured.exact_milliseconds:.2f} ms"
         )
         table.add_row("memory", f"{measured.memory_bytes_per_item:.1f} bytes per item")
-    table.add_row("version", index.version[:12])
+    version = "+".join(part[:12] for part in index.version.split("+"))  # base, and what changed since
+    table.add_row("version", version)
     table.add_row("written to", str(index.folder))
     _console().print(table)
 

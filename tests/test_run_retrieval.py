@@ -135,6 +135,16 @@ def test_a_bundle_is_indexed_from_the_command_line(finished: Finished, tmp_path:
     assert "--upsert takes files, found a bundle" in told(tmp_path / "index", "--upsert")
 
 
+@pytest.mark.parametrize("name", ["query.onnx", "manifest.json"])
+def test_a_damaged_bundle_is_no_query_tower(finished: Finished, tmp_path: Path, name: str) -> None:
+    bundle = shutil.copytree(finished.folder / "bundle", tmp_path / "bundle")
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name}: "):
+        Index.open(finished.folder / "index", tower=bundle)
+
+
 def _lists(log: pl.DataFrame, users: list[int], place: dict[str, int]) -> ItemLists:
     known = log.filter(pl.col("item_id").is_in(list(place)), pl.col("user_id").is_in(users))
     at = {user: number for number, user in enumerate(users)}

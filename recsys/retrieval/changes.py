@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.data.types import spelled
 from recsys.errors import ConfigError, DataError, RetrievalError, SchemaError
 from recsys.progress import say
 from recsys.retrieval.build import CODES_LEAST, QUERIES_FILE, IndexSettings, normal_chunks, publish_version
@@ -22,7 +23,7 @@ from recsys.retrieval.index import check_tower, tower_fingerprint
 from recsys.retrieval.manifest import DELTA_FILE, DeltaManifest, file_records, save
 from recsys.retrieval.segment import Segment, SegmentWriter
 from recsys.retrieval.snapshot import DEAD_FILE, Snapshot
-from recsys.retrieval.sources import CHUNK, Chunk, VectorSource, items_table, open_vectors
+from recsys.retrieval.sources import CHUNK, Chunk, VectorSource, has_columns, items_table, open_vectors
 from recsys.retrieval.versions import Current, new_folder, one_writer, publish, read_current
 from recsys.serving.files import load_tensors
 from recsys.stage import writing
@@ -58,8 +59,7 @@ def upsert(
         if tower is not None:
             check_tower(snapshot, tower_fingerprint(tower))
         base = snapshot.manifest
-        is_array = isinstance(vectors, np.ndarray) or Path(vectors).suffix in (".npy", ".safetensors")
-        if is_array and ids is None:
+        if not has_columns(vectors) and ids is None:
             raise ConfigError("ids: upsert needs them, to know which items these are")
         source = open_vectors(
             vectors,
@@ -150,7 +150,7 @@ def _goal(snapshot: Snapshot) -> dict[str, Any]:
 
 def _fitting(source: VectorSource, snapshot: Snapshot) -> Iterator[Chunk]:
     """Rows with the columns of the index; raises SchemaError for values that do not fit its types."""
-    schema = snapshot.base.items.schema
+    schema, row = snapshot.base.items.schema, 0
     for chunk in normal_chunks(source, snapshot.manifest.metric):
         items = chunk.items.rename({chunk.items.columns[0]: snapshot.manifest.id_column})
         missing = [name for name in schema if name not in items.columns]
@@ -161,12 +161,30 @@ def _fitting(source: VectorSource, snapshot: Snapshot) -> Iterator[Chunk]:
             raise SchemaError(
                 f"{source.name}: ids are {ids.dtype}, the index has {snapshot.manifest.id_type}"
             )
-        try:
-            yield Chunk(
-                chunk.vectors, items.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
-            )
-        except pl.exceptions.PolarsError as error:
-            raise SchemaError(f"{source.name}: attributes do not fit the index: {error}") from error
+        fitting = (_fitting_values(source.name, row, items[name], dtype) for name, dtype in schema.items())
+        yield Chunk(chunk.vectors, pl.DataFrame(fitting))
+        row += len(chunk.vectors)
+
+
+def _fitting_values(origin: str, first_row: int, values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Values in an attribute's type; raises SchemaError that names the first one that would change."""
+    try:
+        cast = values.cast(dtype, strict=dtype.is_nested())
+        lost = cast.is_null() & values.is_not_null()
+        if dtype.is_integer() and values.dtype.is_float():
+            lost |= (cast != values).fill_null(False)
+    except pl.exceptions.PolarsError as error:
+        raise SchemaError(
+            f"{origin}: attribute {values.name!r} holds {spelled(values.dtype)}, which does not fit the "
+            f"index's {spelled(dtype)}"
+        ) from error
+    if lost.any():
+        row = int(lost.arg_true()[0])
+        raise SchemaError(
+            f"{origin}, row {first_row + row}: attribute {values.name!r} is {values[row]!r}, which does "
+            f"not fit the index's {spelled(dtype)}"
+        )
+    return cast
 
 
 def _publish_delta(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ Exclude: TypeAlias = pl.Series | Sequence[Any]
 """Ids that a query must not find: a list of lists (or a Series of lists), one for each query; or one list
 of ids for all."""
 _TRIES = 5
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -185,16 +187,24 @@ class Index:
 
 
 def tower_fingerprint(tower: str | Path) -> str:
-    """The fingerprint of a bundle's folder; a fingerprint is returned as it is."""
-    path = Path(tower)
-    if not path.is_dir():
-        return str(tower)
-    from recsys.serving.manifest import MANIFEST_FILE, read_json
+    """The fingerprint of a bundle, whose files are all checked; a fingerprint is returned as it is.
 
-    stated = read_json(path / MANIFEST_FILE).get("checksum")
-    if not isinstance(stated, str):
-        raise RetrievalError(f"{path}: a bundle without a checksum; export it again")
-    return stated
+    Raises BundleError where the bundle is damaged, ConfigError for what is neither.
+    """
+    path = Path(tower)
+    if path.is_dir():
+        from recsys.serving.files import check_file
+        from recsys.serving.manifest import MANIFEST_FILE, BundleManifest, read_json
+
+        for name, record in BundleManifest.load(path).files.items():
+            check_file(path / name, record)
+        return str(read_json(path / MANIFEST_FILE)["checksum"])
+    if not _FINGERPRINT.fullmatch(str(tower)):
+        raise ConfigError(
+            f"tower: expected the folder of a bundle, or its fingerprint of 64 hexadecimal digits, found "
+            f"{str(tower)!r}, which is no folder"
+        )
+    return str(tower)
 
 
 def _lists(ends: NDArray[np.int64], values: pl.Series) -> pl.Series:

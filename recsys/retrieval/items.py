@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.data.check import reading
+from recsys.data.types import element_type
 from recsys.embeddings.keys import keys_of
 from recsys.errors import ConfigError, DataError, RetrievalError, did_you_mean
 from recsys.retrieval.given_ids import IdType, of_index
@@ -29,7 +30,8 @@ _CACHED_FILTERS = 16
 
 Filter: TypeAlias = pl.Expr | str | Mapping[str, Any]
 """Items to search among: a polars expression, an SQL predicate (``"price < 20 AND brand IN ('a','b')"``),
-or column → value, list of values, or ``{operator: value}`` with ``< <= > >= = !=``."""
+or column → value, list of values, or ``{operator: value}`` with ``< <= > >= = !=``; of a column
+of lists: a value, or several, of which a list must hold one. An item is judged by its own values alone."""
 
 
 class ItemWriter:
@@ -163,7 +165,7 @@ class Items:
         return pl.scan_parquet(self.folder / ITEMS_FILE)
 
 
-def expression(given: Filter, schema: Mapping[str, Any]) -> pl.Expr:
+def expression(given: Filter, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """A filter as a polars expression; raises ConfigError for what it cannot be."""
     if isinstance(given, str):
         try:
@@ -177,22 +179,73 @@ def expression(given: Filter, schema: Mapping[str, Any]) -> pl.Expr:
     elif isinstance(given, Mapping):
         if not given:
             raise ConfigError("filter: an empty mapping; leave the filter out")
-        condition = pl.all_horizontal([_part(column, value) for column, value in given.items()])
-    else:
+        condition = pl.all_horizontal([_part(column, value, schema) for column, value in given.items()])
+    elif isinstance(given, pl.Expr):
         condition = given
+    else:
+        raise ConfigError(
+            f"filter: expected an SQL predicate, a polars expression or a mapping, found {given!r}"
+        )
     for name in condition.meta.root_names():
-        if name not in schema:
-            raise ConfigError(f"filter: the index keeps no column {name!r}; {did_you_mean(name, schema)}")
+        _type_of(name, schema)
+    if not _row_by_row(condition, schema):
+        raise ConfigError(
+            "filter: expected a condition on each item alone, found an aggregate, a rank, a shift or the "
+            "like; compute that first and compare with its value"
+        )
     return condition
 
 
-def _part(column: str, value: Any) -> pl.Expr:
-    found = pl.col(column)
-    if isinstance(value, Mapping):
-        return pl.all_horizontal([_compared(found, operator, other) for operator, other in value.items()])
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return found.is_in(list(value))
-    return found.is_null() if value is None else found == value
+def _type_of(column: str, schema: Mapping[str, pl.DataType]) -> pl.DataType:
+    if column not in schema:
+        raise ConfigError(f"filter: the index keeps no column {column!r}; {did_you_mean(column, schema)}")
+    return schema[column]
+
+
+def _row_by_row(condition: pl.Expr, schema: Mapping[str, pl.DataType]) -> bool:
+    """Whether each row's answer hangs on that row alone: polars then moves a slice below the expression.
+
+    What is evaluated over base and delta apart must be so. True where polars cannot evaluate it at all.
+    """
+    rows = pl.LazyFrame(schema=schema).select(condition.alias("kept")).slice(1, 1)
+    try:
+        return not rows.explain().lstrip().startswith("SLICE")
+    except pl.exceptions.PolarsError:
+        return True
+
+
+def _part(column: str, value: Any, schema: Mapping[str, pl.DataType]) -> pl.Expr:
+    """A column's part of a mapping; raises ConfigError where its values cannot be what is asked for."""
+    found, dtype = pl.col(column), _type_of(column, schema)
+    try:
+        if isinstance(value, Mapping):
+            made = pl.all_horizontal(
+                [_compared(found, operator, other) for operator, other in value.items()]
+            )
+        elif isinstance(dtype, pl.List | pl.Array) and value is not None:
+            made = _holds(found, dtype, value)
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            made = found.is_in(_alike(value, dtype))
+        else:
+            made = found.is_null() if value is None else found == value
+        pl.LazyFrame(schema=schema).select(made).collect()
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(
+            f"filter: column {column!r} is {dtype}, and cannot be compared with {value!r}"
+        ) from error
+    return made
+
+
+def _holds(column: pl.Expr, dtype: pl.List | pl.Array, value: Any) -> pl.Expr:
+    """Whether a list holds a value, or any of several."""
+    lists = column.arr.to_list() if isinstance(dtype, pl.Array) else column
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return lists.list.eval(pl.element().is_in(_alike(values, element_type(dtype)))).list.any()
+
+
+def _alike(values: Sequence[Any], dtype: pl.DataType) -> list[Any]:
+    """Integers as floats where those are compared with."""
+    return [float(value) if dtype.is_float() and type(value) is int else value for value in values]
 
 
 def _compared(column: pl.Expr, operator: str, value: Any) -> pl.Expr:

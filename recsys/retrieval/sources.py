@@ -68,8 +68,8 @@ class VectorSource:
         which = f"vector {interest[0]}" if interest else "the vector"
         raise DataError(
             f"{self.name}, row {first_row + row}{column}: number {at} of {which} is "
-            f"{vectors[(row, *interest, at)]}, expected a finite one; leave the row out or look for what "
-            "spoilt it (training that diverged?)"
+            f"{vectors[(row, *interest, at)]}, expected a finite one within float32's ±3.4e38; leave the "
+            "row out or look for what spoilt it (training that diverged?)"
         )
 
 
@@ -102,7 +102,7 @@ def open_vectors(
     """
     if isinstance(data, np.ndarray):
         return _of_array("an array", data, items_table(ids, id_column, attributes))
-    path = Path(data)
+    path = _path(data)
     if path.suffix == ".npy":
         return _of_array(str(path), _npy(path), items_table(ids, id_column, attributes))
     if path.suffix == ".safetensors":
@@ -113,6 +113,20 @@ def open_vectors(
     return _of_parquet(
         str(data), vector_column, id_column, attributes, need_ids=need_ids, interests=interests
     )
+
+
+def has_columns(data: str | Path | NDArray[Any]) -> bool:
+    """Whether these vectors have their ids beside them, as Parquet does."""
+    return not isinstance(data, np.ndarray) and _path(data).suffix not in (".npy", ".safetensors")
+
+
+def _path(data: Any) -> Path:
+    if not isinstance(data, str | Path):
+        raise ConfigError(
+            f"vectors: expected a path or a numpy array [N, D], found {type(data).__name__}; "
+            "numpy.asarray(vectors, 'float32') makes one"
+        )
+    return Path(data)
 
 
 def _npy(path: Path) -> NDArray[Any]:
@@ -166,7 +180,8 @@ def items_table(ids: Any, id_column: str | None, attributes: Sequence[str]) -> p
     if isinstance(ids, pl.DataFrame):
         frame, name = ids, _id_column("ids", id_column, ids.schema)
     else:
-        frame, name = pl.DataFrame(id_series(ids, id_column or ID)), id_column or ID
+        name = id_column or ID
+        frame = id_series(ids, "ids").alias(name).to_frame()
     for column in attributes:
         require_column(column, frame.schema, "ids")
     return frame.select(name, *(column for column in attributes if column != name))
@@ -202,7 +217,9 @@ def _of_array(name: str, array: Any, items: pl.DataFrame | None) -> VectorSource
             if block.dtype.kind not in "fiu":
                 raise DataError(f"{name}: expected numbers, found {block.dtype}")
             beside = items[start:stop] if items is not None else pl.DataFrame({ID: np.arange(start, stop)})
-            yield Chunk(np.ascontiguousarray(block, np.float32), beside)
+            with np.errstate(over="ignore"):  # what is beyond float32 is named by the check
+                vectors = np.ascontiguousarray(block, np.float32)
+            yield Chunk(vectors, beside)
 
     return _not_empty(VectorSource(name, rows, dim, read))
 

@@ -125,9 +125,11 @@ def _matrix(column: pl.Series, dim: int, name: str, rows: NDArray[np.int64]) -> 
     wrong = np.flatnonzero(lengths != dim)
     if wrong.size:
         first = int(wrong[0])
+        found = (
+            "the vector is missing" if column[first] is None else f"a vector of {lengths[first]} numbers"
+        )
         raise DataError(
-            f"{name}, row {rows[first]}, column {column.name!r}: a vector of {lengths[first]} numbers, "
-            f"expected {dim}"
+            f"{name}, row {rows[first]}, column {column.name!r}: {found}, expected {dim} numbers"
         )
     flat = column.explode().cast(pl.Float32)
     return flat.fill_null(float("nan")).to_numpy().reshape(-1, dim).copy()

@@ -41,7 +41,12 @@ def with_value(row: int, value: object) -> list[object]:
             DataError,
             r"row 7, column 'vector': a vector of 9 numbers",
         ),
-        (table(vector=with_value(7, None)), {}, DataError, "row 7, column 'vector': a vector of 0 numbers"),
+        (
+            table(vector=with_value(7, None)),
+            {},
+            DataError,
+            "row 7, column 'vector': the vector is missing, expected 16",
+        ),
         (
             table(vector=with_value(9, [float("nan")] * 16)),
             {},
@@ -53,6 +58,13 @@ def with_value(row: int, value: object) -> list[object]:
             {},
             DataError,
             "row 9, column 'vector': number 0 of the vector is nan",
+        ),
+        (table(vector=with_value(7, [])), {}, DataError, "row 7, column 'vector': a vector of 0 numbers"),
+        (
+            table(vector=with_value(9, [1e300] * 16)),
+            {},
+            DataError,
+            "number 0 of the vector is inf, expected a finite one within float32's",
         ),
         (table(item_id=[*range(299), 5]), {}, DataError, "id 5 stands in rows 5 and 299"),
         (
@@ -127,6 +139,12 @@ def test_a_damaged_file_of_vectors_is_named(
 
 
 def test_ids_and_vectors_of_other_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="row 2: number 0 of the vector is inf, expected a finite one within"
+    ):
+        index(np.array([[0.0], [1.0], [1e300]]), tmp_path / "index")
+    with pytest.raises(ConfigError, match=r"vectors: expected a path or a numpy array .* found list"):
+        index(VECTORS.tolist(), tmp_path / "index")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="300 vectors and 299 ids"):
         index(VECTORS, tmp_path / "index", ids=list(range(299)))
     with pytest.raises(DataError, match=r"expected vectors \[N, D\], found an array of shape \[16\]"):

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.errors import ConfigError, DataError, RetrievalError, SchemaError
+from recsys.errors import BundleError, ConfigError, DataError, RetrievalError, SchemaError
 from recsys.retrieval.build import IndexSettings, index
 from recsys.retrieval.index import Index
 from recsys.retrieval.versions import read_current
@@ -103,8 +103,15 @@ def test_what_cannot_be_changed_is_refused_and_changes_nothing(tmp_path: Path) -
         made.upsert(one, np.where(np.arange(16) == 2, np.nan, VECTORS[:1]))
     with pytest.raises(SchemaError, match="brand"):
         made.upsert(one.drop("brand"), VECTORS[:1])
-    with pytest.raises(SchemaError, match="attributes do not fit"):
+    with pytest.raises(
+        SchemaError, match="row 0: attribute 'price' is 'cheap', which does not fit"
+    ) as refused:
         made.upsert(one.with_columns(price=pl.lit("cheap")), VECTORS[:1])
+    assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(SchemaError, match="attribute 'price' holds list of int64, which does not fit"):
+        made.upsert(one.with_columns(price=pl.lit([1])), VECTORS[:1])
+    with pytest.raises(ConfigError, match=r"vectors: expected a path or a numpy array .* found list"):
+        made.upsert(one, VECTORS[:1].tolist())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="ids: upsert needs them"):
         made.upsert(None, VECTORS[:1])  # type: ignore[arg-type]
     assert Index.open(made.folder).version == version
@@ -119,20 +126,38 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         made.delete([1_000])
 
 
+ONE, TWO = "1" * 64, "2" * 64
+"""Fingerprints of query towers."""
+
+
 def test_a_query_tower_of_another_version_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "index"
-    index(VECTORS, folder, tower="tower-one")
-    assert Index.open(folder, tower="tower-one").manifest.dense.tower == "tower-one"
-    with pytest.raises(RetrievalError, match="for query tower tower-one, asked was tower-two"):
-        Index.open(folder, tower="tower-two")
-    reader = Index.open(folder, tower="tower-one")
-    with pytest.raises(RetrievalError, match="tower-two"):
-        reader.upsert([9_999], VECTORS[:1], tower="tower-two")
+    index(VECTORS, folder, tower=ONE)
+    assert Index.open(folder, tower=ONE).manifest.dense.tower == ONE
+    with pytest.raises(RetrievalError, match="for query tower 111111111111, asked was 222222222222"):
+        Index.open(folder, tower=TWO)
+    reader = Index.open(folder, tower=ONE)
+    with pytest.raises(RetrievalError, match=TWO[:12]):
+        reader.upsert([9_999], VECTORS[:1], tower=TWO)
     before = reader.search(QUERIES, 3)
-    index(VECTORS[::-1].copy(), folder, tower="tower-two")
-    with pytest.raises(RetrievalError, match="tower-one"):
+    index(VECTORS[::-1].copy(), folder, tower=TWO)
+    with pytest.raises(RetrievalError, match=ONE[:12]):
         reader.refresh()
     assert reader.search(QUERIES, 3).frame().equals(before.frame())
+
+
+@pytest.mark.parametrize("tower", ["nofolder", "1" * 63, "g" * 64, "A" * 64])
+def test_what_is_no_query_tower_is_none(tmp_path: Path, tower: str) -> None:
+    with pytest.raises(ConfigError, match=f"tower: expected the folder of a bundle, .* found '{tower}'"):
+        index(VECTORS, tmp_path / "index", tower=tower)
+    assert not (tmp_path / "index").exists()
+    made = index(VECTORS, tmp_path / "index")
+    with pytest.raises(ConfigError, match="tower: expected"):
+        Index.open(made.folder, tower=tower)
+    with pytest.raises(ConfigError, match="tower: expected"):
+        made.upsert([1], VECTORS[:1], tower=tower)
+    with pytest.raises(BundleError, match="not a bundle"):
+        Index.open(made.folder, tower=tmp_path)
 
 
 def test_two_hundred_swaps_under_load_are_never_mixed(tmp_path: Path) -> None:

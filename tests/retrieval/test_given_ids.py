@@ -12,8 +12,9 @@ import pytest
 
 from recsys.errors import DataError, RecsysError, RetrievalError, SchemaError
 from recsys.retrieval import changes
+from recsys.retrieval.build import index
 from recsys.retrieval.index import Index
-from tests.retrieval.made import made_index, made_queries
+from tests.retrieval.made import made_index, made_queries, made_vectors
 
 ROWS = 300
 
@@ -47,6 +48,15 @@ def test_what_is_no_id_finds_and_deletes_nothing(made: Index, ids: Any, found: s
             ask(ids)
         assert len(str(refused.value).splitlines()) == 1
     assert len(Index.open(made.folder)) == ROWS
+
+
+@pytest.mark.parametrize("ids", [5, [1.5], [True], [[1]], [2**64], ["a"], None, {}, [1, "a"]])
+def test_items_come_with_ids_of_the_kind_that_is_there(tmp_path: Path, ids: Any) -> None:
+    plain = index(made_vectors(40), tmp_path / "index")
+    with pytest.raises(RecsysError, match=r"\bids?\b") as refused:
+        plain.upsert(ids, made_vectors(1))
+    assert len(str(refused.value).splitlines()) == 1
+    assert len(Index.open(plain.folder)) == 40
 
 
 @pytest.mark.parametrize("dtype", [pl.Int32, pl.UInt64])

@@ -86,7 +86,7 @@ def spoilt(row: int, value: object) -> pl.DataFrame:
             spoilt(3, [[1.0] * 16, [1.0] * 15]),
             r"queries.parquet, row 3, column 'wishes': a vector of 15 numbers, expected 16",
         ),
-        (spoilt(6, [[1.0] * 16, None]), "row 6, column 'wishes': a vector of 0 numbers"),
+        (spoilt(6, [[1.0] * 16, None]), "row 6, column 'wishes': the vector is missing"),
         (spoilt(4, []), r"queries.parquet, row 4, column 'wishes': a list without vectors, .*at least one"),
         (spoilt(0, None), "row 0, column 'wishes': a list without vectors"),
         (

@@ -59,7 +59,9 @@ def test_an_index_is_built_searched_and_changed(folder: Path) -> None:
     pl.DataFrame({"item_id": [1], "price": [0.1], "brand": ["x"], "vector": 9 * QUERIES[:1]}).write_parquet(
         folder / "new.parquet"
     )
-    recsys("index", folder / "new.parquet", "--output", folder / "index", "--upsert")
+    shown = recsys("index", folder / "new.parquet", "--output", folder / "index", "--upsert")
+    base, delta = Index.open(folder / "index").version.split("+")
+    assert f"{base[:12]}+{delta[:12]}" in shown
     recsys("index", "--output", folder / "index", "--compact")
     shown = recsys("search", folder / "index", "--query", query, "-k", 3)
     assert [int(line.split()[1]) for line in shown.splitlines()[1:4]] == [1, *right[0][1:]]
