@@ -148,12 +148,16 @@ class Items:
 
         condition = pl.Expr.deserialize(io.BytesIO(serialized))
         path = self.folder / ITEMS_FILE
+        if not _row_by_row(condition, self.schema):
+            raise ConfigError(
+                "filter: expected a condition on each item alone, found an aggregate, a rank, a shift or "
+                "the like; compute that first and compare with its value"
+            )
         try:
             kept = pl.scan_parquet(path).select(condition.fill_null(False).alias("kept")).collect()["kept"]
         except pl.exceptions.PolarsError as error:
-            raise ConfigError(
-                f"filter: {_first_line(error)}; columns are {_columns(self.schema)}"
-            ) from error
+            fault = _misfit(condition, self.schema) or _first_line(error)
+            raise ConfigError(f"filter: {fault}; columns are {_columns(self.schema)}") from error
         if kept.dtype != pl.Boolean or len(kept) != self.rows:
             raise ConfigError(
                 f"filter: expected true or false for each item, found {len(kept)} {kept.dtype}"
@@ -188,11 +192,6 @@ def expression(given: Filter, schema: Mapping[str, pl.DataType]) -> pl.Expr:
         )
     for name in condition.meta.root_names():
         _type_of(name, schema)
-    if not _row_by_row(condition, schema):
-        raise ConfigError(
-            "filter: expected a condition on each item alone, found an aggregate, a rank, a shift or the "
-            "like; compute that first and compare with its value"
-        )
     return condition
 
 
@@ -214,26 +213,42 @@ def _row_by_row(condition: pl.Expr, schema: Mapping[str, pl.DataType]) -> bool:
         return True
 
 
+def _misfit(condition: pl.Expr, schema: Mapping[str, pl.DataType]) -> str | None:
+    """Which columns have other types than the condition asks for; None where types are not the fault."""
+    if not condition.meta.root_names() or _evaluates(condition, schema):
+        return None
+    for part in condition.meta.pop():
+        if (found := _misfit(part, schema)) is not None:
+            return found
+    columns = " and ".join(f"{name!r} is {schema[name]}" for name in condition.meta.root_names())
+    return f"column {columns}, and cannot be asked for {condition}"
+
+
+def _evaluates(condition: pl.Expr, schema: Mapping[str, pl.DataType]) -> bool:
+    try:
+        pl.LazyFrame(schema=schema).select(condition).collect()
+    except pl.exceptions.PolarsError:
+        return False
+    return True
+
+
 def _part(column: str, value: Any, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """A column's part of a mapping; raises ConfigError where its values cannot be what is asked for."""
     found, dtype = pl.col(column), _type_of(column, schema)
     try:
         if isinstance(value, Mapping):
-            made = pl.all_horizontal(
+            return pl.all_horizontal(
                 [_compared(found, operator, other) for operator, other in value.items()]
             )
-        elif isinstance(dtype, pl.List | pl.Array) and value is not None:
-            made = _holds(found, dtype, value)
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            made = found.is_in(_alike(value, dtype))
-        else:
-            made = found.is_null() if value is None else found == value
-        pl.LazyFrame(schema=schema).select(made).collect()
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        if isinstance(dtype, pl.List | pl.Array) and value is not None:
+            return _holds(found, dtype, value)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return found.is_in(_alike(value, dtype))
+        return found.is_null() if value is None else found == value
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"filter: column {column!r} is {dtype}, and cannot be compared with {value!r}"
         ) from error
-    return made
 
 
 def _holds(column: pl.Expr, dtype: pl.List | pl.Array, value: Any) -> pl.Expr:
