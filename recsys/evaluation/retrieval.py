@@ -71,16 +71,19 @@ def best_items(
     """The k items with the largest products ``[Q, k]``, best first; among equals the first item.
 
     Args:
-        queries: ``[Q, D]``.
+        queries: ``[Q, D]``, or several interests of each ``[Q, I, D]``: an item counts with its best one.
         items: ``[I, D]``.
         k: cut to I.
         without: items that are left out, by query; where fewer than k remain, -1 stands at the end.
     """
     found = np.full((len(queries), min(k, len(items))), -1, np.int64)
-    step = max(1, _AT_ONCE // max(1, len(items)))
+    interests = 1 if queries.ndim == 2 else queries.shape[1]
+    step = max(1, _AT_ONCE // max(1, interests * len(items)))
     for start in range(0, len(queries), step):
         stop = min(start + step, len(queries))
         scores = queries[start:stop] @ items.T
+        if queries.ndim == 3:
+            scores = scores.max(axis=1)
         if without is not None:
             scores[without.flat(start, stop)] = -np.inf
         _best(scores, found[start:stop])

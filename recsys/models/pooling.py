@@ -26,9 +26,10 @@ class WeightedHistories(nn.Module):
         layout: whose sequences to pool.
         kind: how events are weighted.
         hidden: width of each hidden layer of what weighs an event; of ``attention`` the first alone.
+        interests: sums of each history, which ``attention`` weighs each for itself.
     """
 
-    def __init__(self, layout: Layout, kind: Pooled, hidden: Sequence[int]) -> None:
+    def __init__(self, layout: Layout, kind: Pooled, hidden: Sequence[int], *, interests: int = 1) -> None:
         super().__init__()
         groups: dict[str, list[str]] = {}
         for name in layout.sequences:
@@ -39,10 +40,16 @@ class WeightedHistories(nn.Module):
         """Sequences, in the order of ``forward``."""
         self.widths: tuple[int, ...] = tuple(layout.sequences[name].dim for name in self.names)
         """Width of each."""
-        self.units = nn.ModuleList(_unit(kind, sum(widths), hidden) for widths in self._widths)
+        self.units = nn.ModuleList(
+            EventAttention(sum(widths), hidden[0], interests)
+            if kind == "attention"
+            else NewestEvent(sum(widths), hidden)
+            for widths in self._widths
+        )
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """``[B, sum of widths]``; zeros for a history without events."""
+        """``[B, sum of widths]``, or of several interests ``[B, interests, sum of widths]``; zeros for a
+        history without events."""
         pooled = [
             unit(beside([inputs.sequences[name] for name in group]), inputs.lengths[group[0]])
             for group, unit in zip(self._groups, self.units, strict=True)
@@ -50,29 +57,29 @@ class WeightedHistories(nn.Module):
         return beside(pooled)
 
 
-def _unit(kind: Pooled, width: int, hidden: Sequence[int]) -> nn.Module:
-    return EventAttention(width, hidden[0]) if kind == "attention" else NewestEvent(width, hidden)
-
-
 class EventAttention(nn.Module):
     """Softmax over events of ``v . tanh(W e + b)`` (Yang et al., NAACL 2016, of words in a sentence).
+
+    Several interests have a v each (ComiRec-SA, Cen et al., KDD 2020, eq. 8).
 
     Args:
         width: D of an event.
         hidden: rows of W.
+        interests: sums to make, I.
     """
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, interests: int = 1) -> None:
         super().__init__()
         self.linear = Linear(width, hidden)
-        self.score = Linear(hidden, 1)
+        self.score = Linear(hidden, interests)
 
     def forward(self, events: Tensor, lengths: Tensor) -> Tensor:
-        """Events ``[B, H, D]``, lengths ``[B]`` to pooled ``[B, D]``."""
-        valid = torch.arange(events.shape[1], device=events.device) < lengths.unsqueeze(1)
-        scores = self.score(torch.tanh(self.linear(events))).squeeze(2)
+        """Events ``[B, H, D]``, lengths ``[B]`` to pooled ``[B, D]``, or where I > 1 ``[B, I, D]``."""
+        valid = (torch.arange(events.shape[1], device=events.device) < lengths.unsqueeze(1)).unsqueeze(2)
+        scores = self.score(torch.tanh(self.linear(events)))
         weights = torch.softmax(torch.where(valid, scores, FLOOR), 1) * valid
-        return torch.bmm(weights.unsqueeze(1), events).squeeze(1)
+        pooled = torch.bmm(weights.transpose(1, 2), events)
+        return pooled.squeeze(1) if self.score.weight.shape[0] == 1 else pooled
 
 
 class NewestEvent(nn.Module):

@@ -40,6 +40,9 @@ class TwoTowerConfig(ModelConfig):
     DIN's activation unit with the newest event in the place of the candidate."""
     pooling_hidden: Widths = Field(default=(32,), min_length=1)
     """Width of each hidden layer of what weighs an event; ``attention`` has one."""
+    interests: int = Field(default=1, ge=1)
+    """Vectors of a query: so many weighted sums of each history (``pooling: attention``), each of them with
+    the query's other features. An item counts with the one that it fits best."""
     activation: Activation = "relu"
     """``relu`` or ``dice``, in hidden layers."""
     batch_norm: bool = False
@@ -125,6 +128,8 @@ class TwoTowerConfig(ModelConfig):
     def _one_layer_of_attention(self) -> Self:
         if self.pooling == "attention" and len(self.pooling_hidden) > 1:
             raise ValueError("pooling: attention has one hidden layer; give pooling_hidden one width")
+        if self.interests > 1 and self.pooling != "attention":
+            raise ValueError("interests: several are weighted sums of a history; set pooling to attention")
         return self
 
 
@@ -166,13 +171,16 @@ class TwoTower(nn.Module):
         self.item_tower = Tower(item, config.item_hidden, config.dim, config)
         self.dim = self.item_tower.dim
         self.query_tower = Tower(query, config.query_hidden, self.dim, config, is_query=True)
+        if config.interests > 1 and not query.sequences:
+            raise ValueError("interests: several are sums of a history, and no sequence describes the user")
         if config.item_bias and self.dim < 2:
             raise ValueError(f"item_bias takes one number of a vector, and vectors are {self.dim} wide")
         self.temperature = config.temperature
         initialise(self, generator)
 
     def query(self, inputs: Inputs) -> Tensor:
-        """Vectors of queries ``[B, dim]``; reads features of sides user and context alone."""
+        """Vectors of queries ``[B, dim]``, or of their several interests ``[B, interests, dim]``; reads
+        features of sides user and context alone."""
         vectors: Tensor = self.query_tower(inputs)
         return vectors
 
@@ -188,11 +196,21 @@ class TwoTower(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits ``[B]``: how well the query and the item of each row fit."""
-        return (self.query(inputs) * self.item(inputs)).sum(1) / self.temperature
+        items = self.item(inputs)
+        return (nearest_interest(self.query(inputs), items) * items).sum(1) / self.temperature
+
+
+def nearest_interest(queries: Tensor, items: Tensor) -> Tensor:
+    """Of several interests ``[B, I, D]`` the one whose product with its row's item ``[B, D]`` is largest,
+    ``[B, D]`` (Cen et al., KDD 2020, eq. 9); single vectors ``[B, D]`` as they are."""
+    if queries.ndim == 2:
+        return queries
+    best = torch.bmm(queries, items.unsqueeze(2)).argmax(1, keepdim=True)
+    return queries.gather(1, best.expand(-1, 1, queries.shape[2])).squeeze(1)
 
 
 class Tower(nn.Module):
-    """Features of one side to one vector.
+    """Features of one side to one vector, or to one for each of several interests.
 
     Args:
         layout: the features.
@@ -216,9 +234,12 @@ class Tower(nn.Module):
         self.vectors = FieldVectors(
             layout, sequences=() if weighted else None, numeric_dim=config.numeric_dim
         )
-        self.histories = (
-            WeightedHistories(layout, config.pooling, config.pooling_hidden) if weighted else None
-        )
+        self.interests = config.interests if weighted else 1
+        self.histories = None
+        if weighted:
+            self.histories = WeightedHistories(
+                layout, config.pooling, config.pooling_hidden, interests=self.interests
+            )
         widths = (*self.vectors.widths, *(self.histories.widths if self.histories is not None else ()))
         self.even = None if hidden else EvenWidths(widths)
         self.mlp = None
@@ -239,8 +260,14 @@ class Tower(nn.Module):
         self.is_query = is_query
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """``[B, dim]``."""
-        vectors = self._layers(inputs)
+        """``[B, dim]``, or where a query has several interests ``[B, interests, dim]``."""
+        vectors = self._finished(self._layers(inputs))
+        if self.interests == 1:
+            return vectors
+        return vectors.view(vectors.shape[0] // self.interests, self.interests, self.dim)
+
+    def _finished(self, vectors: Tensor) -> Tensor:
+        """Normalised, with the bias in its place."""
         if self.bias_scale is None:
             return _of_length_one(vectors) if self.normalise else vectors
         first = torch.ones_like(vectors[:, :1]) if self.is_query else vectors[:, :1] * self.bias_scale
@@ -254,10 +281,14 @@ class Tower(nn.Module):
         return _of_length_one(vectors if self.bias_scale is None else vectors[:, 1:])
 
     def _layers(self, inputs: Inputs, masked: Collection[str] = ()) -> Tensor:
-        """What the features make, not yet normalised."""
+        """What the features make, not yet normalised: a row's interests one below the other."""
         parts: list[Tensor] = [self.vectors(inputs, masked)] if self.vectors.widths else []
         if self.histories is not None:
-            parts.append(self.histories(inputs))
+            pooled = self.histories(inputs)
+            if self.interests > 1:
+                parts = [x.unsqueeze(1).expand(-1, self.interests, -1).flatten(0, 1) for x in parts]
+                pooled = pooled.flatten(0, 1)
+            parts.append(pooled)
         vectors = beside(parts)
         if self.mlp is not None:
             vectors = self.mlp(vectors)

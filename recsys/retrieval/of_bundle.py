@@ -64,7 +64,8 @@ def index_bundle(
     vectors: str | Path | NDArray[np.float32] | None = queries
     if rows is not None:
         asked = rows.select(towers.features).head(_LOOKED_AT).unique(maintain_order=True).collect()
-        vectors = encoder.encode(asked.sample(min(MOST_QUERIES, asked.height), seed=0))
+        vectors = encoder.encode(asked.sample(min(MOST_QUERIES // encoder.interests, asked.height), seed=0))
+        vectors = vectors.reshape(-1, encoder.dim)  # each interest of a query asks for itself
     return index(
         items,
         output,

@@ -83,10 +83,12 @@ class Bundle:
         towers = self.manifest.towers
         if towers is None or self.query is None:
             raise BundleError(f"{self.folder}: its model scores rows, and has no query tower")
-        return query_encoder_of(self.scorer(), self.query, towers.features, towers.dim)
+        return query_encoder_of(self.scorer(), self.query, towers.features, towers.dim, towers.interests)
 
 
-def query_encoder_of(scorer: Scorer, query: DensePart, names: Sequence[str], dim: int) -> QueryEncoder:
+def query_encoder_of(
+    scorer: Scorer, query: DensePart, names: Sequence[str], dim: int, interests: int
+) -> QueryEncoder:
     """An encoder of the features that a query tower reads, with a scorer's tables and vocabularies."""
     features = [feature for feature in scorer.features if feature.name in names]
     return QueryEncoder(
@@ -97,6 +99,7 @@ def query_encoder_of(scorer: Scorer, query: DensePart, names: Sequence[str], dim
         tables=scorer.tables,
         dense=query,
         dim=dim,
+        interests=interests,
     )
 
 

@@ -17,12 +17,12 @@ from recsys.schema import Kind, Schema, Side, ValueType
 
 MANIFEST_FILE = "manifest.json"
 FORMAT: Literal["recsys-bundle"] = "recsys-bundle"
-VERSION = 6
-VERSIONS = (1, 2, 3, 4, 5, 6)
+VERSION = 7
+VERSIONS = (1, 2, 3, 4, 5, 6, 7)
 """Versions that this reader knows. Since 2 values may have several rows and vocabularies share a table;
 since 3 gates may close values; since 4 there may be a query tower and items; since 5 row maps are int32,
 values that are not listed may be hashed, and rows be multiplied or added; since 6 lookups may be hashed to
-different rows of a table."""
+different rows of a table; since 7 a query may have several vectors."""
 TOLERANCE = 1e-5
 """Largest difference of a probability that the self-test accepts. Matrix products of two processors
 differ by about 1e-6; a wrong row, code or encoder moves scores by far more."""
@@ -162,10 +162,13 @@ class Towers(_Part):
     """How a retrieval model's queries and items become vectors."""
 
     query: str
-    """File of the query tower, an ONNX graph with one output, ``vector`` float32 ``[B, dim]``."""
+    """File of the query tower, an ONNX graph with one output, ``vector`` float32 ``[B, dim]``, or
+    ``[B, interests, dim]`` where there are several."""
     features: tuple[str, ...]
     """Features that it reads."""
     dim: int
+    interests: int = 1
+    """Vectors of a query; an item counts with the one that it fits best."""
     item: str
     """Feature that tells items apart."""
     items: str

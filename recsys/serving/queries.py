@@ -39,9 +39,12 @@ class QueryEncoder:
     tables: Mapping[str, Table]
     dense: DensePart
     dim: int
+    interests: int = 1
+    """Vectors of a query."""
 
     def encode(self, data: Data) -> NDArray[np.float32]:
-        """Vectors ``[N, dim]`` float32 of N raw rows, in their order.
+        """Vectors ``[N, dim]`` float32 of N raw rows, in their order; ``[N, interests, dim]`` where there
+        are several.
 
         Args:
             data: a polars, pandas or Arrow table, or a Parquet path, folder or glob; columns of items
@@ -71,4 +74,4 @@ class QueryEncoder:
         return np.concatenate(vectors)
 
     def _none(self) -> NDArray[np.float32]:
-        return np.empty((0, self.dim), np.float32)
+        return np.empty((0, self.dim) if self.interests == 1 else (0, self.interests, self.dim), np.float32)

@@ -8,7 +8,8 @@ The rows are stored before any encoding, in flat arrays that any language can re
     NAME.valid     bool, one per value: False where it is missing
     NAME.lengths   int64 [rows]: elements of each row's list, for multi and sequence features
     score          float32 [rows]: probabilities
-    query          float32 [rows, dim]: vectors of the rows' queries, of retrieval models
+    query          float32 [rows, dim] or [rows, interests, dim]: vectors of the rows' queries, of retrieval
+                   models
 """
 
 from __future__ import annotations

@@ -317,7 +317,7 @@ def _write_selftest(
         trained.towers.write_query(folder / QUERY_FILE)
         query = DensePart(folder / QUERY_FILE, output=OUTPUT)
         dim = trained.towers.vectors.shape[1]
-        encoder = query_encoder_of(scorer, query, trained.towers.features, dim)
+        encoder = query_encoder_of(scorer, query, trained.towers.features, dim, trained.towers.interests)
         towers, expected[QUERY] = write_towers(trained.towers, folder, encoder, frame, exact)
     save_tensors(folder / SELFTEST_FILE, {**rows, **expected})
     return SelfTest(file=SELFTEST_FILE, rows=frame.height, model_difference=float(difference)), towers

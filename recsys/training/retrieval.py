@@ -19,7 +19,7 @@ from recsys.embeddings.tables import DeviceBatch, Tables
 from recsys.errors import ConfigError, DataError
 from recsys.models.inputs import Inputs
 from recsys.models.options import ModelConfig
-from recsys.models.two_tower import TwoTower, TwoTowerConfig
+from recsys.models.two_tower import TwoTower, TwoTowerConfig, nearest_interest
 from recsys.training.catalogue import Catalogue, joined
 from recsys.training.distributed import Distributed
 from recsys.training.hard_negatives import Drawn, HardNegatives
@@ -184,7 +184,7 @@ class Retrieval:
             offered = all_rows(offered, known.counts, self._ranks.group)
             items = gathered(items, known.counts, self._ranks.group)
         return softmax_loss(
-            model.query(inputs.part(slice(pairs))),
+            nearest_interest(model.query(inputs.part(slice(pairs))), vectors[:pairs]),
             vectors[:pairs],
             known.items[:pairs],
             Negatives(offered, items, self._lift(items, known)),

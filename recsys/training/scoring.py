@@ -35,7 +35,7 @@ def score_part(
 
 
 def gather_slices(slices: list[Tensor], sizes: list[int], world: int) -> NDArray[np.float32] | None:
-    """Bring every rank's slices, ``[rows]`` or ``[rows, D]``, to rank 0 and put them back in order."""
+    """Bring every rank's slices, ``[rows, ...]``, to rank 0 and put them back in order."""
     share = -(-max(sizes) // world)
     padded = slices[0].new_zeros(len(slices), share, *slices[0].shape[1:])
     for row, scores in enumerate(slices):

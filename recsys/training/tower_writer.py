@@ -45,7 +45,13 @@ class TrainedTowers:
     vectors: NDArray[np.float32]
     """Of the items, ``[I, D]``."""
     sample_vectors: NDArray[np.float32]
-    """The trained model's own vectors of the self-test's queries, ``[rows, D]``."""
+    """The trained model's own vectors of the self-test's queries, ``[rows, D]``, of several interests
+    ``[rows, interests, D]``."""
+
+    @property
+    def interests(self) -> int:
+        """Vectors of a query."""
+        return 1 if self.sample_vectors.ndim == 2 else self.sample_vectors.shape[1]
 
 
 def trained_towers(run: Run, sample: pl.DataFrame) -> TrainedTowers | None:
@@ -137,6 +143,7 @@ def write_towers(
         query=QUERY_FILE,
         features=towers.features,
         dim=towers.vectors.shape[1],
+        interests=towers.interests,
         item=towers.item,
         items=ITEMS_FILE,
         count=len(towers.vectors),
@@ -147,8 +154,8 @@ def write_towers(
 
 
 def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Mean over rows; 1 without rows, and for two vectors of zeros."""
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    products = (first * second).sum(1)
+    """Mean over vectors; 1 without any, and for two of zeros."""
+    lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+    products = (first * second).sum(-1)
     each = np.divide(products, lengths, out=np.ones_like(products), where=lengths > 0)
     return float(each.mean()) if len(each) else 1.0

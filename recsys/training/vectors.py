@@ -30,7 +30,8 @@ _ROWS = 4096
 def vectors_of(
     tower: Callable[[Inputs], Tensor], tables: Tables, columns: Columns, ranks: Distributed
 ) -> NDArray[np.float32] | None:
-    """Vectors ``[rows, D]`` by a tower in evaluation mode, on rank 0; None on the others."""
+    """Vectors by a tower in evaluation mode on rank 0, ``[rows, D]`` or of several interests
+    ``[rows, interests, D]``; None on the others."""
     slices, sizes = [], []
     for batch in device_batches(tables, columns, ranks):
         slices.append(tower(tables(batch)).float())
@@ -102,7 +103,7 @@ class Found:
 
     queries: Queries
     query_vectors: NDArray[np.float32]
-    """``[Q, D]``."""
+    """``[Q, D]``, or of several interests ``[Q, interests, D]``."""
     item_vectors: NDArray[np.float32]
     """``[I, D]``."""
 

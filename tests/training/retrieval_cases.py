@@ -35,6 +35,7 @@ RETRIEVAL_CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         },
         "fused",
     ),
+    "interests": ({"negatives": 11, "pooling": "attention", "interests": 2}, "dense"),
     "sparse-towers": ({"negatives": 11, "query_hidden": [8]}, "dense"),
 }
 SETTINGS = TrainSettings(

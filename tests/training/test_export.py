@@ -102,7 +102,7 @@ def test_a_float_bundle_of_any_plan_agrees_with_its_checkpoint(
 ) -> None:
     run = trained(tmp_path, raw, "din", PLANS[case])
     bundle = export(run, tmp_path / "bundle", dtype="float32", embeddings=["item", "history"])
-    assert bundle.manifest.version == 6
+    assert bundle.manifest.version == 7
     new = made.log(300, seed=7)
     by_checkpoint, by_bundle = predict(run.folder, new), predict(bundle.folder, new)
     assert np.abs(by_checkpoint["score"].to_numpy() - by_bundle["score"].to_numpy()).max() < 1e-5
