@@ -37,7 +37,8 @@ from recsys.stage import (
 )
 
 if TYPE_CHECKING:
-    from recsys.config import SplitSettings
+    from recsys.config import RunConfig, SplitSettings
+    from recsys.embeddings.plan import Plan
 
 SCORE = "__score__"
 
@@ -225,14 +226,28 @@ def _plan_settings(place: Place) -> dict[str, Any]:
 def _plan(place: Place) -> Made:
     from recsys.embeddings.planner import plan
 
-    plan(
+    made = plan(
         place.dataset,
         model_name=place.config.model.name,
         settings=place.config.plan,
         output=place.folder("plan"),
         told=Ranking.load(place.folder("rank")).told if _is_told(place) else None,
     )
-    return Made()
+    return Made(notes=(_updates(made, place.config),))
+
+
+def _updates(plan: Plan, config: RunConfig) -> str:
+    """Which optimiser moves which tables, in words."""
+    optimisers = {
+        "dense": f"{config.train.tables.dense} on whole tables",
+        "fused": "fused row-wise Adagrad",
+    }
+    chosen = [
+        f"{optimiser}: {', '.join(name for name, table in plan.tables.items() if table.path == path)}"
+        for path, optimiser in optimisers.items()
+        if any(table.path == path for table in plan.tables.values())
+    ]
+    return f"updates by size (plan.dense_below: {config.plan.dense_below}): {'; '.join(chosen)}"
 
 
 # --- train ---------------------------------------------------------------------------------------

@@ -140,6 +140,14 @@ def test_a_setting_redoes_its_stage_and_what_follows(case: Case) -> None:
     assert case.why("plan") == "stale: setting plan.embedding_dim: 8 → 4"
 
 
+def test_which_optimiser_moves_which_table_is_said(case: Case) -> None:
+    case.run("plan.tables={item_id: {path: fused}}", "train.tables.dense=adagrad")
+    said = next(line for line in case.said if "updates by size" in line)
+    assert "plan.dense_below: 16MB" in said
+    dense, fused = said.split("adagrad on whole tables: ")[1].split("; fused row-wise Adagrad: ")
+    assert ("junk" in dense, "item_id" in dense, fused) == (True, False, "item_id")
+
+
 def test_other_rows_redo_everything(case: Case) -> None:
     case.run()
     log(seed=1).write_parquet(case.folder / "log.parquet")
