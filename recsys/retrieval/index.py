@@ -21,9 +21,9 @@ from recsys.retrieval.manifest import IndexManifest
 from recsys.retrieval.snapshot import Snapshot
 from recsys.retrieval.versions import Current, read_current
 
-Exclude: TypeAlias = pl.Series | Sequence[Any]
-"""Ids that a query must not find: a list of lists (or a Series of lists), one for each query; or one list
-of ids for all."""
+Exclude: TypeAlias = pl.Series | Sequence[Any] | NDArray[Any]
+"""Ids that a query must not find: a list of lists or arrays, a Series of lists or a matrix, one for each
+query; or one list of ids for all."""
 _TRIES = 5
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 

@@ -50,13 +50,23 @@ def test_what_is_no_id_finds_and_deletes_nothing(made: Index, ids: Any, found: s
     assert len(Index.open(made.folder)) == ROWS
 
 
-@pytest.mark.parametrize("ids", [5, [1.5], [True], [[1]], [2**64], ["a"], None, {}, [1, "a"]])
-def test_items_come_with_ids_of_the_kind_that_is_there(tmp_path: Path, ids: Any) -> None:
+def test_items_come_with_ids_of_the_kind_that_is_there(tmp_path: Path) -> None:
     plain = index(made_vectors(40), tmp_path / "index")
-    with pytest.raises(RecsysError, match=r"\bids?\b") as refused:
-        plain.upsert(ids, made_vectors(1))
-    assert len(str(refused.value).splitlines()) == 1
+    given: list[Any] = [5, [1.5], [True], [[1]], [2**64], ["a"], None, {}, [1, "a"]]
+    for ids in given:
+        with pytest.raises(RecsysError, match=r"\bids?\b") as refused:
+            plain.upsert(ids, made_vectors(1))
+        assert len(str(refused.value).splitlines()) == 1
     assert len(Index.open(plain.folder)) == 40
+
+
+def test_categories_are_text_ids(tmp_path: Path) -> None:
+    names = [f"i{row}" for row in range(40)]
+    plain = index(made_vectors(40), tmp_path / "index", ids=names)
+    wanted = pl.Series("any", ["i3", "i1"], dtype=pl.Categorical)
+    np.testing.assert_array_equal(plain.vectors(wanted), made_vectors(40)[[3, 1]])
+    with pytest.raises(RetrievalError, match=r"expected string, .* found 3"):
+        plain.vectors([3])
 
 
 @pytest.mark.parametrize("dtype", [pl.Int32, pl.UInt64])
