@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from retrieval_index import Point
 
 _MARKS = "osv^D*Pxh<>"
@@ -38,6 +39,9 @@ def draw(points: list[Point], folder: Path, name: str, *, items: str, at_least: 
             fast = [each for each in own if each.qps >= at_least and each.bytes > 0]
             _line(axes, index, _MARKS[at % len(_MARKS)], [(each.bytes, each.recall) for each in fast[-1:]])
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlabel(label)
         axes.set_ylabel("recall@10")
         axes.set_ylim(0.5, 1.005)
