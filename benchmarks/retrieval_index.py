@@ -178,8 +178,8 @@ def our_cases(data: Data, opened: Index, name: str) -> Iterator[Case]:
 # --- FAISS ----------------------------------------------------------------------------------------
 
 
-def lists_of(data: Data, *, spherical: bool) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Centroids and assignment: as FAISS trains them for inner products, or by distance."""
+def lists_of(data: Data, *, spherical: bool) -> tuple[NDArray[np.float32], NDArray[np.int64], float]:
+    """Centroids and assignment, as FAISS trains them for inner products or by distance; seconds it took."""
 
     def build(folder: Path) -> None:
         clustering = faiss.Kmeans(
@@ -190,25 +190,25 @@ def lists_of(data: Data, *, spherical: bool) -> tuple[NDArray[np.float32], NDArr
         near = faiss.knn(np.asarray(data.items), clustering.centroids, 1, metric=metric)[1][:, 0]
         np.savez(folder / "lists.npz", centroids=clustering.centroids, lists=near)
 
-    folder, _ = built("lists", {"rows": data.rows, "spherical": spherical}, build)
+    folder, seconds = built("lists", {"rows": data.rows, "spherical": spherical}, build)
     arrays = np.load(folder / "lists.npz")
-    return arrays["centroids"], np.ascontiguousarray(arrays["lists"])
+    return arrays["centroids"], np.ascontiguousarray(arrays["lists"]), seconds
 
 
 def faiss_index(data: Data, kind: str, code_bytes: int, *, spherical: bool) -> tuple[Any, float]:
-    """One of FAISS's IVF indexes, over centroids and assignments that all of them share."""
+    """One of FAISS's IVF indexes over lists that all of them share, and the seconds that both took."""
+    centroids, near, spent = lists_of(data, spherical=spherical)
 
     def build(folder: Path) -> None:
-        centroids, near = lists_of(data, spherical=spherical)
-        items = np.asarray(data.items)
+        centres, items = centroids, np.asarray(data.items)
         sample = items[:: max(1, data.rows // 65_536)].copy()
         turn = None
         if kind == "OPQ-IVF-PQ":
             turn = faiss.OPQMatrix(DIM, 2 * code_bytes)
             turn.niter, turn.max_train_points = 5, 16_384
             turn.train(sample)
-            items, sample, centroids = (turn.apply(part) for part in (items, sample, centroids))
-        made_of = _empty(kind, centroids, code_bytes)
+            items, sample, centres = (turn.apply(part) for part in (items, sample, centres))
+        made_of = _empty(kind, centres, code_bytes)
         made_of.train(sample)
         rows = np.arange(data.rows)
         made_of.add_core(data.rows, *(faiss.swig_ptr(part) for part in (items, rows, near)))
@@ -220,7 +220,7 @@ def faiss_index(data: Data, kind: str, code_bytes: int, *, spherical: bool) -> t
 
     facts = {"rows": data.rows, "kind": kind, "bytes": code_bytes, "spherical": spherical}
     folder, seconds = built("faiss", facts, build)
-    return faiss.read_index(str(folder / "index.faiss")), seconds
+    return faiss.read_index(str(folder / "index.faiss")), spent + seconds
 
 
 def _empty(kind: str, centroids: NDArray[np.float32], code_bytes: int) -> Any:

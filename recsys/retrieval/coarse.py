@@ -198,10 +198,10 @@ class Coarse:
 
     def route(self, queries: NDArray[np.float32], probes: int) -> NDArray[np.int64]:
         """The lists ``[Q, probes]`` that each query searches, in no order."""
-        weights, offsets = self.quantiser.routing[:, :-1].T, self.quantiser.routing[:, -1]
+        with_one = np.hstack([queries, np.ones((len(queries), 1), np.float32)])  # for the offset of a list
         near = np.empty((len(queries), probes), np.int64)
         for start in range(0, len(queries), _ROUTED):
             part = slice(start, start + _ROUTED)
-            scores = queries[part] @ weights + offsets
+            scores = with_one[part] @ self.quantiser.routing.T
             near[part] = np.argpartition(scores, -probes, axis=1)[:, -probes:]
         return near
