@@ -525,4 +525,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = ["--debug", *(argument for argument in given if argument != "--debug")]
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    app(given, prog_name="recsys")
+    try:
+        app(given, prog_name="recsys")
+    except SystemExit as ended:
+        if ranks.world() == 1:
+            raise
+        ranks.end(ended.code if isinstance(ended.code, int) else int(ended.code is not None))

@@ -56,8 +56,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def read_manifest(bundle: Path) -> dict:
     """The manifest, once every file has the hash that it names."""
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["format"] != "recsys-bundle" or manifest["version"] not in range(1, 7):
-        sys.exit(f"{bundle}: expected a recsys-bundle of version 1 to 6")
+    if manifest["format"] != "recsys-bundle" or manifest["version"] not in range(1, 8):
+        sys.exit(f"{bundle}: expected a recsys-bundle of version 1 to 7")
     for name, record in manifest["files"].items():
         if hashlib.sha256((bundle / name).read_bytes()).hexdigest() != record["sha256"]:
             sys.exit(f"{bundle / name}: damaged, its sha256 is not the manifest's")

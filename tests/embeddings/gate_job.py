@@ -14,6 +14,7 @@ from recsys.config import TableOptimizer, TrainSettings
 from recsys.data.batches import Batches
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
+from recsys.ranks import end
 from recsys.settings.gates import GateSettings
 from recsys.training.distributed import distributed
 from recsys.training.tables_of import build_tables
@@ -86,3 +87,4 @@ def job(rank: int, folder: Path) -> None:
                 np.savez(folder / f"{case}.npz", **found)
     finally:
         dist.destroy_process_group()
+    end(0)

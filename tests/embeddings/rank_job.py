@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.embeddings.tables import Tables
+from recsys.ranks import end
 from recsys.training.distributed import distributed
 from tests.embeddings.table_cases import (
     SIZES,
@@ -153,3 +154,4 @@ def job(rank: int, world: int, folder: Path, cases: Mapping[str, Case]) -> None:
         assert dist.is_initialized()
     finally:
         dist.destroy_process_group()
+    end(0)

@@ -18,6 +18,7 @@ from recsys.models.dice import Dice
 from recsys.models.inputs import Layout, SequenceLayout
 from recsys.models.norm import BatchNorm, set_process_group
 from recsys.models.statistics import BatchStatistics, Sums
+from recsys.ranks import end
 from tests.models.made import make_inputs, take
 
 
@@ -152,6 +153,7 @@ def _rank(rank: int, folder: str) -> None:
         part = slice(bounds[rank], bounds[rank + 1])
         np.savez(Path(folder) / f"{name}-{rank}.npz", **scored(rank, part, dist.group.WORLD))
     dist.destroy_process_group()
+    end(0)
 
 
 @pytest.fixture(scope="module")

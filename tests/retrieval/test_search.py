@@ -29,7 +29,7 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> Index:
         tmp_path_factory.mktemp("coded") / "index",
         IndexSettings(codes=True, dtype="float32"),
     )
-    return made_index(folder, settings, queries=made_queries(2_500, seed=3))
+    return made_index(folder, settings, queries=made_queries(1_500, seed=3))
 
 
 @pytest.mark.parametrize("metric", ["ip", "cosine", "l2"])

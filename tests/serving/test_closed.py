@@ -107,7 +107,7 @@ def test_what_is_closed_leaves_the_bundle_and_the_manifest_says_so(
     left = tables - sum(table.nbytes for table in bundle.tables.values())
     assert found.bytes == left + 5 * 12
     assert plain.manifest.gates is None
-    assert bundle.manifest.version == 6
+    assert bundle.manifest.version == 7
     assert plain.manifest.bytes["total"] - bundle.manifest.bytes["total"] > 0
     show_bundle(bundle)
     shown = capsys.readouterr().out

@@ -174,7 +174,7 @@ def test_embeddings_stand_side_by_side(written: Path, trained: Trained) -> None:
 
 def test_the_manifest_says_which_rows_a_value_reads(written: Path, trained: Trained) -> None:
     manifest = json.loads((written / "manifest.json").read_text())
-    assert manifest["version"] == 6
+    assert manifest["version"] == 7
     assert {f["name"]: f["width"] for f in manifest["features"] if f["vocabulary"]} == {
         name: made.DIMS[vocabulary] for name, vocabulary in made.VOCABULARY.items()
     }
