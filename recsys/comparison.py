@@ -15,13 +15,13 @@ from recsys.errors import ConfigError, DataError, SchemaError, did_you_mean
 from recsys.evaluation.compare import RESAMPLES, Both, Comparison, compare_scores
 from recsys.evaluation.metrics import ScoresAre
 from recsys.evaluation.values import Origin, as_groups, as_labels, as_scores
+from recsys.place import run_folder_of
 from recsys.stage import StageRecord, load_record
 
 if TYPE_CHECKING:
     from recsys.data.dataset import Dataset
     from recsys.training.run_folder import Run
 
-_RUN_FILE, _RUN_FOLDER = "run.json", "run"
 _LABEL, _GROUP, _ROW, _OTHER = "__label__", "__group__", "__row__", "__other__"
 _MOST_SETTINGS = 6
 _WITHOUT_EFFECT = {
@@ -67,7 +67,7 @@ def compare(
     """
     if scores_are not in get_args(ScoresAre):
         raise ConfigError(f"scores_are: {scores_are!r}; {did_you_mean(scores_are, get_args(ScoresAre))}")
-    folders = [_run_folder(given) for given in (first, second)]
+    folders = [run_folder_of(given) for given in (first, second)]
     settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "bootstrap_auc": bootstrap_auc}
     if folders[0] is None and folders[1] is None:
         sources = open_source(first), open_source(second)
@@ -80,15 +80,6 @@ def compare(
 
 
 # --- runs ----------------------------------------------------------------------------------------
-
-
-def _run_folder(given: Data) -> Path | None:
-    """The run folder that a path is or, being the outputs of a run file, holds; None for all else."""
-    if isinstance(given, str | Path):
-        for folder in (Path(given), Path(given) / _RUN_FOLDER):
-            if (folder / _RUN_FILE).is_file():
-                return folder
-    return None
 
 
 def _two_runs(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from recsys.data.source import Data, open_source
 from recsys.errors import ConfigError
+from recsys.place import RUN_FILE, run_folder_of
 from recsys.progress import progress
 from recsys.stage import written_aside
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 ROWS = 10_000
 SAMPLES, AVERAGE, REPORT, FACTS = "samples.parquet", "average.parquet", "report.html", "explain.json"
-_RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ def explain(
 
 def _run_folder(given: Path) -> Path:
     """The run folder that a path is or, being the outputs of a run file, holds."""
-    for folder in (given, given / "run"):
-        if (folder / _RUN_FILE).is_file():
-            return folder
+    folder = run_folder_of(given)
+    if folder is not None:
+        return folder
     raise ConfigError(
-        f"{given}: not a run folder (no {_RUN_FILE}); name the folder that 'recsys train' wrote. A bundle "
+        f"{given}: not a run folder (no {RUN_FILE}); name the folder that 'recsys train' wrote. A bundle "
         "does not do: its graph gives scores alone"
     )
 

@@ -29,7 +29,16 @@ FOLDERS = {
     "index": "index",
 }
 """Stage → its folder; in the order of the chain."""
-SCHEMA_FILE, PLAN_FILE = "schema.yaml", "plan.json"
+SCHEMA_FILE, PLAN_FILE, RUN_FILE = "schema.yaml", "plan.json", "run.json"
+
+
+def run_folder_of(given: object) -> Path | None:
+    """The run folder that a path is or, being the outputs of a run file, holds; None for all else."""
+    if isinstance(given, str | Path):
+        for folder in (Path(given), Path(given) / FOLDERS["train"]):
+            if (folder / RUN_FILE).is_file():
+                return folder
+    return None
 
 
 @dataclass(frozen=True)

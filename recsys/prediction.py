@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from recsys.data.check import reading
 from recsys.data.source import Data, Source, open_source
 from recsys.errors import ConfigError, did_you_mean
+from recsys.place import RUN_FILE
 from recsys.progress import progress
 from recsys.schema import Role, Schema
 from recsys.serving.bundle import Bundle
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 ALL = "*"
 _KEPT_ROLES: tuple[Role, ...] = ("row_id", "label", "weight", "group", "timestamp")
-_RUN_FILE = "run.json"
 
 
 def predict(
@@ -107,14 +107,14 @@ class _Bundle:
 def _open(model: Path) -> _Checkpoint | _Bundle:
     if (model / MANIFEST_FILE).exists():
         return _Bundle(model)
-    if (model / _RUN_FILE).exists():
+    if (model / RUN_FILE).exists():
         return _Checkpoint(model)
     inside = [name for name in ("bundle", "run") if (model / name).is_dir()]
     advice = (
         f"it holds {' and '.join(inside)}: name one of them, e.g. {model / inside[0]}" if inside else ""
     )
     raise ConfigError(
-        f"{model}: neither a bundle ({MANIFEST_FILE}) nor a run folder ({_RUN_FILE}); "
+        f"{model}: neither a bundle ({MANIFEST_FILE}) nor a run folder ({RUN_FILE}); "
         + (advice or "make one with 'recsys export' or 'recsys train'")
     )
 

@@ -315,7 +315,9 @@ def _before(folder: Path) -> Path:
 
 def _set_aside(folder: Path) -> None:
     """Keep a finished run until the one that takes its place is finished too; drop one that is not."""
-    if (folder / "result.json").exists():
+    from recsys.training.run_folder import RESULT_FILE
+
+    if (folder / RESULT_FILE).exists():
         shutil.rmtree(_before(folder), ignore_errors=True)
         folder.rename(_before(folder))
     else:

@@ -30,6 +30,7 @@ from recsys.evaluation.metrics import (
 )
 from recsys.evaluation.slices import SCHEMA, Scored, cut, slice_metrics
 from recsys.evaluation.values import Origin, as_groups, as_labels, as_scores, as_weights, ordered_bits
+from recsys.place import FOLDERS, run_folder_of
 from recsys.stage import StageRecord, require_ours, settings_of, written_aside
 
 EVALUATE_VERSION = 2
@@ -164,10 +165,12 @@ class Chosen:
 
 def _refuse_run(data: Data) -> None:
     """Raise ConfigError for a folder that holds a run: of its many tables none holds scores."""
-    if isinstance(data, str | Path) and (Path(data) / "run" / "run.json").is_file():
+    run = run_folder_of(data)
+    if run is not None:
         raise ConfigError(
-            f"{data} holds a run, and no table of scores: its metrics lie in {Path(data) / 'evaluation'}; "
-            "make them with 'recsys evaluate RUN_FILE', or score rows with 'recsys predict'"
+            f"{data} holds a run, and no table of scores: its metrics lie in "
+            f"{run.with_name(FOLDERS['evaluate'])}; make them with 'recsys evaluate RUN_FILE', or score "
+            "rows with 'recsys predict'"
         )
 
 

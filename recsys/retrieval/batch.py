@@ -15,7 +15,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.progress import progress, say
 from recsys.retrieval.index import Index
 from recsys.retrieval.items import Filter
-from recsys.retrieval.sources import Chunk, VectorSource, open_vectors
+from recsys.retrieval.sources import Chunk, VectorSource, has_columns, open_vectors
 from recsys.stage import (
     STARTED_FILE,
     StageRecord,
@@ -26,7 +26,6 @@ from recsys.stage import (
     writing,
 )
 
-_ARRAYS = (".npy", ".safetensors")
 _PART = 16_384
 """Queries of a part, which is the most that a stop costs."""
 
@@ -75,7 +74,7 @@ def search(
     """
     opened = index if isinstance(index, Index) else Index.open(index, tower=tower)
     asked, output = asked or Asked(), Path(output)
-    files = [Path(queries)] if Path(queries).suffix in _ARRAYS else find_files(str(queries))
+    files = find_files(str(queries)) if has_columns(queries) else [Path(queries)]
     if output.resolve() in {file.resolve() for file in files}:
         raise ConfigError(f"output: {output} is a file of the queries; name another")
     beside = [asked.exclude_column] if asked.exclude_column else []

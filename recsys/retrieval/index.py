@@ -193,11 +193,10 @@ def tower_fingerprint(tower: str | Path) -> str:
     """
     path = Path(tower)
     if path.is_dir():
-        from recsys.serving.files import check_file
+        from recsys.serving.files import check_files
         from recsys.serving.manifest import MANIFEST_FILE, BundleManifest, read_json
 
-        for name, record in BundleManifest.load(path).files.items():
-            check_file(path / name, record)
+        check_files(path, BundleManifest.load(path).files)
         return str(read_json(path / MANIFEST_FILE)["checksum"])
     if not _FINGERPRINT.fullmatch(str(tower)):
         raise ConfigError(

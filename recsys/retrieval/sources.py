@@ -24,7 +24,8 @@ CHUNK = 65_536
 """Rows held in memory at a time."""
 ID = "id"
 """Column of the ids where the source does not name one."""
-_SUFFIXES = (".npy", ".safetensors", ".parquet")
+_ARRAYS = (".npy", ".safetensors")
+"""Suffixes of files without columns."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def open_vectors(
 
 def has_columns(data: str | Path | NDArray[Any]) -> bool:
     """Whether these vectors have their ids beside them, as Parquet does."""
-    return not isinstance(data, np.ndarray) and _path(data).suffix not in (".npy", ".safetensors")
+    return not isinstance(data, np.ndarray) and _path(data).suffix not in _ARRAYS
 
 
 def _path(data: Any) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recsys.errors import BundleError
 from recsys.serving.dense import CLOSED, DensePart
 from recsys.serving.encode import Vocabulary
-from recsys.serving.files import check_file, load_tensors
+from recsys.serving.files import check_files, load_tensors
 from recsys.serving.manifest import BundleManifest
 from recsys.serving.quantise import Table
 from recsys.serving.queries import OUTPUT, QueryEncoder
@@ -51,8 +51,7 @@ class Bundle:
         """
         folder = Path(folder)
         manifest = BundleManifest.load(folder)
-        for name, record in manifest.files.items():
-            check_file(folder / name, record, contents=verify)
+        check_files(folder, manifest.files, contents=verify)
         bundle = cls(
             folder,
             manifest,

@@ -43,6 +43,12 @@ def save_tensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         raise OSError(errno.EIO, str(error)) from error
 
 
+def check_files(folder: Path, files: Mapping[str, FileRecord], *, contents: bool = True) -> None:
+    """``check_file`` of every file of a bundle."""
+    for name, record in files.items():
+        check_file(folder / name, record, contents=contents)
+
+
 def check_file(path: Path, record: FileRecord, *, contents: bool = True) -> None:
     """Raise BundleError when a file is missing, of another size or, if asked, of another content."""
     advice = "copy the bundle again or export it anew"

@@ -24,11 +24,12 @@ from recsys.config import TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
 from recsys.errors import CheckpointError
+from recsys.place import RUN_FILE as RUN_FILE
 from recsys.stage import file_aside
 from recsys.training.record import METRICS_FILE, read_metrics
 
 VERSION = 1
-RUN_FILE, RESULT_FILE = "run.json", "result.json"
+RESULT_FILE = "result.json"
 
 # Settings that neither weights nor batches depend on: a resumed run may change them.
 _MAY_CHANGE = {

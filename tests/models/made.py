@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.models import table_dim
 from recsys.models.inputs import Inputs, Layout, SequenceLayout
@@ -79,3 +81,18 @@ def doubled(inputs: Inputs) -> Inputs:
         for part in ("fields", "numerics", "missing", "sequences")
     }
     return Inputs(**parts, lengths=inputs.lengths)
+
+
+def accuracy_after_training(
+    model: nn.Module, table: nn.Parameter, inputs: Callable[[slice], Inputs], label: Tensor, trained: int
+) -> float:
+    """Accuracy on the rows that come after the first ``trained``, from which model and table learn."""
+    optimiser = torch.optim.Adam([*model.parameters(), table], lr=0.01)
+    train, test = slice(0, trained), slice(trained, None)
+    for _ in range(80):
+        loss = nn.functional.binary_cross_entropy_with_logits(model(inputs(train)), label[train])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        return float(((model.eval()(inputs(test)) > 0).float() == label[test]).float().mean())

@@ -11,6 +11,7 @@ from recsys.models import build_model
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout, SequenceLayout
 from recsys.models.interest_evolution import GatedUnit, InterestEvolution
+from tests.models.made import accuracy_after_training
 
 
 def evolution(width: int = 5) -> InterestEvolution:
@@ -92,7 +93,6 @@ def first_came_earlier(name: str) -> float:
     table = nn.Parameter(0.5 * torch.randn(items, 8, generator=generator))
     layout = Layout({"item": 8}, (), {"items": SequenceLayout(8, "item")})
     model = build_model(name, {"hidden": [16]}, layout, 4)
-    optimiser = torch.optim.Adam([*model.parameters(), table], lr=0.01)
 
     def inputs(part: slice) -> Inputs:
         count = len(events[part])
@@ -102,14 +102,7 @@ def first_came_earlier(name: str) -> float:
             lengths={"items": torch.full((count,), longest)},
         )
 
-    train, test = slice(0, 512), slice(512, None)
-    for _ in range(80):
-        loss = nn.functional.binary_cross_entropy_with_logits(model(inputs(train)), label[train])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():
-        return float(((model.eval()(inputs(test)) > 0).float() == label[test]).float().mean())
+    return accuracy_after_training(model, table, inputs, label, trained=512)
 
 
 def test_evolution_sees_which_event_came_first() -> None:

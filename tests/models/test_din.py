@@ -17,7 +17,7 @@ from recsys.models.din import histories
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout, SequenceLayout
 from recsys.training.layout import layout_of
-from tests.models.made import doubled, layouts, make_inputs, padded
+from tests.models.made import accuracy_after_training, doubled, layouts, make_inputs, padded
 
 
 def unit_of(**settings: Any) -> ActivationUnit:
@@ -182,7 +182,6 @@ def candidate_in_history(pooling: str) -> float:
     table = nn.Parameter(0.5 * torch.randn(items, 8, generator=generator))
     layout = Layout({"item": 8}, (), {"items": SequenceLayout(8, "item")})
     model = build_model("din", {"pooling": pooling, "hidden": [16]}, layout, 4)
-    optimiser = torch.optim.Adam([*model.parameters(), table], lr=0.01)
     lengths = torch.full((rows,), longest)
 
     def inputs(part: slice) -> Inputs:
@@ -192,14 +191,7 @@ def candidate_in_history(pooling: str) -> float:
             lengths={"items": lengths[part]},
         )
 
-    train, test = slice(0, 768), slice(768, None)
-    for _ in range(80):
-        loss = nn.functional.binary_cross_entropy_with_logits(model(inputs(train)), label[train])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():
-        return float(((model.eval()(inputs(test)) > 0).float() == label[test]).float().mean())
+    return accuracy_after_training(model, table, inputs, label, trained=768)
 
 
 def test_attention_finds_the_candidate_in_the_history() -> None:
