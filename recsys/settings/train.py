@@ -101,7 +101,8 @@ class TrainSettings(Section):
     """Gradient norm limit of the dense part."""
     average: float | None = Field(default=None, gt=0, lt=1)
     """Decay per update of a moving average of all weights, which is evaluated, saved and served in their
-    place: 0.99 reaches back over some hundred updates. Default: none. Needs tables on the dense path."""
+    place: 0.99 reaches back over some hundred updates. Default: none. Needs tables on the dense path; with
+    sparsity it begins anew whenever what is kept changes."""
     warm_start: Path | None = None
     """Run folder of an earlier training, on earlier data, whose weights this one begins with: those of
     values by value, the dense part whole."""
@@ -116,8 +117,8 @@ class TrainSettings(Section):
             raise ValueError(
                 "gates and sparsity both choose values; set gates.epochs to 0 or leave sparsity out"
             )
-        if self.average is not None and (self.sparsity is not None or self.gates.epochs):
-            raise ValueError("average cannot be combined with gates or sparsity, whose weights come and go")
+        if self.average is not None and self.gates.epochs:
+            raise ValueError("average cannot be combined with gates, after whose search weights go back")
         sparse = self.sparsity is not None and self.sparsity.tables != 1
         if sparse and self.tables.l2_rows:
             raise ValueError(

@@ -30,15 +30,19 @@ class Average:
 
     def __init__(self, model: nn.Module, tables: Tables, decay: float) -> None:
         self._decay = decay
-        self._tables = tables
-        rows = {
-            f"tables.{name}.{WEIGHT}": weight.detach() for name, weight in tables.dense_weights().items()
-        }
-        dense = {f"model.{name}": value.detach() for name, value in model.state_dict().items()}
-        self._table_of = dict(zip(rows, tables.dense_weights(), strict=True))
+        self._model, self._tables = model, tables
+        self._updates = torch.zeros((), dtype=torch.int64)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew from the weights as they are, where some have gone or come to stand for others."""
+        stored = self._tables.dense_weights()
+        rows = {f"tables.{name}.{WEIGHT}": weight.detach() for name, weight in stored.items()}
+        dense = {f"model.{name}": value.detach() for name, value in self._model.state_dict().items()}
+        self._table_of = dict(zip(rows, stored, strict=True))
         self._weights = {key: value for key, value in dense.items() if value.is_floating_point()} | rows
         self._averages = {key: value.clone() for key, value in self._weights.items()}
-        self._updates = torch.zeros((), dtype=torch.int64)
+        self._updates.zero_()
 
     @torch.no_grad()
     def update(self) -> None:

@@ -276,7 +276,11 @@ class Trainer:
         """Change what is kept of the model where that is due, and record it."""
         position = self.position
         densities = None if self._sparsity is None else self._sparsity.update(position.step)
-        if densities is not None and self.recorder is not None:
+        if densities is None:
+            return
+        if self._average is not None:
+            self._average.restart()
+        if self.recorder is not None:
             self.recorder.write(position.step, {"epoch": position.epoch, **densities})
 
     def _log(self) -> None:

@@ -194,6 +194,8 @@ def _fit(checkpoint: Path, parts: _Parts) -> None:
     if parts.sparsity is not None:
         fit_model(parts.model, saved_shapes(checkpoint))
         parts.sparsity.resume(read_state(checkpoint).position.step)
+        if parts.average is not None:
+            parts.average.restart()
 
 
 def _restore(checkpoint: Path, parts: _Parts) -> Position:

@@ -16,12 +16,14 @@ from recsys.config import TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import UpdatePath
 from recsys.errors import ConfigError
+from recsys.evaluation.metrics import auc
 from recsys.models import build_model
 from recsys.models.units import hidden_layers
 from recsys.training.export import export
 from recsys.training.layout import layout_of
-from recsys.training.loaded import load_trained
+from recsys.training.loaded import load_trained, score_dataset
 from recsys.training.run_folder import Run
+from recsys.training.scoring import labels_of
 from recsys.training.sparsity.size import Size
 from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
@@ -150,9 +152,15 @@ def test_towers_are_half_as_large(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [8, 24], ids=["exploring", "settled"])
 @pytest.mark.parametrize(
-    ("sparsity", "model", "path"),
-    [(BOTH, DNN, "dense"), (BOTH, DNN, "fused"), (PUBLISHED, DNN, "dense"), (BOTH, HEADS, "dense")],
-    ids=["both-dense", "both-fused", "published", "heads"],
+    ("sparsity", "model", "path", "average"),
+    [
+        (BOTH, DNN, "dense", None),
+        (BOTH, DNN, "fused", None),
+        (PUBLISHED, DNN, "dense", None),
+        (BOTH, HEADS, "dense", None),
+        (BOTH, DNN, "dense", 0.9),
+    ],
+    ids=["both-dense", "both-fused", "published", "heads", "averaged"],
 )
 def test_a_resumed_run_goes_on_to_the_bit(
     dataset: Dataset,
@@ -160,14 +168,30 @@ def test_a_resumed_run_goes_on_to_the_bit(
     sparsity: dict[str, Any],
     model: dict[str, Any],
     path: UpdatePath,
+    average: float | None,
     step: int,
 ) -> None:
-    whole = _train(dataset, tmp_path / "whole", sparsity, model=model, path=path)
+    whole = _train(dataset, tmp_path / "whole", sparsity, model=model, path=path, average=average)
     parts = stopped_at(whole.folder, tmp_path / "parts", step)
-    resumed = _train(dataset, parts, sparsity, model=model, path=path, resume=True)
+    resumed = _train(dataset, parts, sparsity, model=model, path=path, average=average, resume=True)
     _require_equal(*(_checkpoint(run, 30) for run in (whole, resumed)))
     kept = [run.metrics.select(pl.selectors.starts_with("density/")) for run in (whole, resumed)]
     assert kept[0].equals(kept[1])
+
+
+def test_averages_begin_anew_when_what_is_kept_changes(dataset: Dataset, tmp_path: Path) -> None:
+    """And are cut with the layers."""
+    run = _train(dataset, tmp_path / "run", BOTH, average=0.9, monitor="auc")
+    tensors = checkpoint_tensors(_checkpoint(run, 30))
+    assert tensors["average.updates"] == 30 - BOTH["interval"] * BOTH["updates"]
+    learning = [key for key in tensors if key.startswith("learning.")]
+    averages = [key.removeprefix("learning.") for key in learning]
+    assert {key.split(".")[0] for key in averages} == {"model", "tables"}
+    for ours, theirs in zip(averages, learning, strict=True):
+        assert tensors[ours].shape == tensors[theirs].shape
+        assert not torch.equal(tensors[ours], tensors[theirs])
+    label, _ = labels_of(dataset, "valid")
+    assert auc(label, score_dataset(run.folder, "valid")) == pytest.approx(run.result.best_value, abs=1e-9)
 
 
 def test_units_that_are_out_do_not_learn(dataset: Dataset, tmp_path: Path) -> None:
