@@ -1,23 +1,24 @@
-"""What compressed embedding tables cost in AUC, at equal bytes, on MovieLens-1M (ratings 1-2 against 4-5).
+"""What compressed embedding tables cost in AUC, at equal bytes: MovieLens-1M, Frappe_x1, a synthetic log.
 
-``--part paper``: the protocol of Unified Embedding (Coleman et al., NeurIPS 2023; DCNv2, one cross layer
-and a hidden layer of 192, embeddings of 30, Adam 2e-4, the six columns of ids and user attributes):
-per-feature hashing and one multiplexed table (with one and with two lookups) at 1.64 MB, 791 kB and 158 kB
-of float32, beside a table without collisions.
+``--part paper``: the protocol of Unified Embedding (Coleman et al., NeurIPS 2023; MovieLens-1M, ratings 1
+and 2 against 4 and 5; DCNv2, one cross layer and a hidden layer of 192, embeddings of 30, Adam 2e-4, the
+six columns of ids and user attributes): per-feature hashing and one multiplexed table (with one and with
+two lookups) at 1.64 MB, 791 kB and 158 kB of float32, beside a table without collisions.
 
 ``--part ladder``: every method at three budgets of shipped bytes (tables as served, keys and row maps;
-batch 2048, early stopping), beside what ``recsys plan --bytes`` chooses (``best``); a full run draws AUC
-against bytes.
+batch 2048, early stopping), beside what ``recsys plan --bytes`` chooses (``best``), on all three logs; a
+full run draws AUC against bytes.
 
 The cost of int8 and int4 tables is measured from bundles, on the test rows.
 
 Every training is a cell that is kept (``benchmarks/.cache/cells``); an interrupted run goes on where it
-stopped. DATA holds train.parquet, valid.parquet and test.parquet.
+stopped. DATA holds the folders ml1m_ctr and frappe_x1 with their train.parquet, valid.parquet and
+test.parquet; the synthetic log is made.
 
 ``--part large``: 2.5 % of the bytes on the large synthetic log (``compression_large``), of as many of its
 rows as asked for; computed only where it is named.
 
-    python benchmarks/compression.py DATA [--quick] [--part paper | ladder | large] [--rows 20000000]
+    python benchmarks/compression.py DATA [--quick] [--part paper | ladder | large] [--log NAME] [--rows N]
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from compression_cells import Cell, planned, prepared, trained
-from compression_ladder import draw, ladder, ladder_figures
+from compression_ladder import LADDERS, ML1M_CODES, draw, ladder_figures, points_of
 from compression_large import ROWS, large
 from harness import RESULTS, finish, newest, parser
 
@@ -85,7 +86,7 @@ def paper_plans(dataset: Dataset) -> dict[str, Plan]:
 
 def paper_figures(data: Path, *, only_kept: bool) -> tuple[Figures, dict[str, Cell]]:
     """AUC points that multiplexing gains over per-feature hashing, by budget."""
-    dataset = prepared(data, ("year", "genres", "position"))
+    dataset = prepared(data / "ml1m_ctr", ML1M_CODES, ("year", "genres", "position"))
     cells: dict[str, Cell] = {}
     for name, plan in paper_plans(dataset).items():
         found = trained(dataset, plan, PAPER_MODEL, PAPER_TRAIN, only_kept=only_kept)
@@ -119,24 +120,33 @@ def precision_figures(cells: Mapping[str, Cell]) -> Figures:
 
 def main() -> None:
     arguments = parser("compression", str(__doc__))
-    arguments.add_argument("data", type=Path, metavar="DATA", help="folder of MovieLens-1M's rows")
+    arguments.add_argument("data", type=Path, metavar="DATA", help="folder with ml1m_ctr and frappe_x1")
     arguments.add_argument(
         "--part", choices=PARTS, help="compute only this part; of the others take what is kept"
+    )
+    arguments.add_argument(
+        "--log", choices=[each.name for each in LADDERS], help="of the ladders; no result"
     )
     arguments.add_argument("--rows", type=int, default=ROWS, help="rows of the large log (default: all)")
     chosen = arguments.parse_args()
     kept = {part: chosen.quick or chosen.part not in (None, part) for part in PARTS}
     figures, cells = paper_figures(chosen.data, only_kept=kept["paper"])
     figures |= precision_figures(cells)
-    points = ladder(prepared(chosen.data, ("position",)), only_kept=kept["ladder"])
-    figures |= ladder_figures(points)
+    ladders = [each for each in LADDERS if chosen.log in (None, each.name)]
+    if chosen.quick:
+        ladders = [each for each in ladders if each.name != "synth"]  # its log would have to be made
+    points = {each: points_of(each, chosen.data, only_kept=kept["ladder"]) for each in ladders}
+    for each, found in points.items():
+        figures |= ladder_figures(each, found)
+    if chosen.log is not None:
+        return
     if not chosen.quick:
         figures |= large(chosen.rows, only_kept=chosen.part != "large")
     if chosen.quick:
         earlier = newest("compression")
         if earlier is not None:
             figures = earlier[1]["figures"] | figures | {"earlier_from": earlier[0]}
-    elif points:
+    elif any(points.values()):
         draw(points, RESULTS / f"compression-{datetime.date.today().isoformat()}.png")
     finish("compression", figures, quick=chosen.quick)
 

@@ -20,6 +20,7 @@ from recsys.config import ColumnSettings, FilesSplit, PlanSettings, TrainSetting
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
 from recsys.evaluation.metrics import auc
+from recsys.ranking.ranking import Ranking
 from recsys.training.export import export
 from recsys.training.loaded import score_dataset
 from recsys.training.scoring import labels_of
@@ -30,18 +31,21 @@ Cell = dict[str, Any]
 STUDY = "compression"
 VERSION = 1
 """Raised where the code under a cell changes what comes out."""
-CODES = ("user_id", "movie_id", "age", "occupation")
 SERVED = ("float32", "int8", "int4")
 
 
-def prepared(folder: Path, ignore: tuple[str, ...]) -> Dataset:
-    """MovieLens-1M's ratings of 1 and 2 against 4 and 5, without some columns; encoded once and kept."""
-    kept = CELLS.parent / "datasets" / "-".join(["ml1m_ctr", "without", *ignore])
+def prepared(folder: Path, codes: tuple[str, ...], ignore: tuple[str, ...] = ()) -> Dataset:
+    """Train, validation and test rows of a folder, encoded once and kept.
+
+    ``codes`` are columns of numbers that are names of things; ``ignore`` are left out.
+    """
+    name = "-".join([folder.name, "without", *ignore]) if ignore else folder.name
+    kept = CELLS.parent / "datasets" / name
     if not (kept / "dataset.json").exists():
         split = FilesSplit.model_validate(
             {"by": "files"} | {part: f"{part}.parquet" for part in ("train", "valid", "test")}
         )
-        columns = {name: ColumnSettings(kind="categorical") for name in CODES}
+        columns = {name: ColumnSettings(kind="categorical") for name in codes}
         schema = recsys.infer(None, label="label", split=split, columns=columns, ignore=ignore, root=folder)
         recsys.prepare(None, schema, kept, split=split, root=folder)
     return Dataset.load(kept)
@@ -106,6 +110,6 @@ def _served(folder: Path, dtype: Any) -> dict[str, Any]:
     }
 
 
-def planned(dataset: Dataset, **settings: Any) -> Plan:
+def planned(dataset: Dataset, ranking: Ranking | None = None, **settings: Any) -> Plan:
     """A plan from settings as the run file has them."""
-    return recsys.plan(dataset, settings=PlanSettings.parse(**settings))
+    return recsys.plan(dataset, settings=PlanSettings.parse(**settings), ranking=ranking)

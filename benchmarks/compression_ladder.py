@@ -1,20 +1,20 @@
-"""Methods of compressing tables at equal shipped bytes, over a ladder of budgets."""
+"""Methods of compressing tables at equal shipped bytes, over a ladder of budgets, on three logs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compression_cells import Cell, planned, trained
+from compression_cells import Cell, planned, prepared, trained
+from compression_large import prepared as prepared_synthetic
 
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
 from recsys.errors import PlanError
+from recsys.ranking.ranking import Ranking
 
-BUDGETS = (400_000, 200_000, 80_000)
-DIM = 16
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"mode": "full"},
     "full int4": {"mode": "full", "serve_dtype": "int4"},
@@ -29,7 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "best": {"mode": "best"},
 }
 MODEL: dict[str, Any] = {"name": "dcnv2", "cross_layers": 2, "hidden": [256, 128]}
-TRAIN: dict[str, Any] = {
+_TRAIN: dict[str, Any] = {
     "epochs": 15,
     "batch_size": 2048,
     "tables": {"lr": 1e-3, "l2": 1e-5, "init_std": 0.03},
@@ -38,6 +38,59 @@ TRAIN: dict[str, Any] = {
     "log_every": 1000,
     "seed": 1,
 }
+_ONCE: dict[str, Any] = {
+    "epochs": 1,  # ids that are seen few times are learnt by heart in a second
+    "batch_size": 2048,
+    "tables": {"lr": 1e-3, "fused_lr": 0.05, "init_std": 0.03},
+    "dense": {"lr": 1e-3},
+    "log_every": 1000,
+    "seed": 1,
+}
+SYNTHETIC_ROWS = 1_000_000
+"""Of the large synthetic log."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """A log and the budgets that methods are compared at."""
+
+    name: str
+    title: str
+    budgets: tuple[int, ...]
+    """Bytes shipped, the largest first."""
+    dim: int
+    train: Mapping[str, Any]
+
+    @property
+    def prefix(self) -> str:
+        """Of the names of its figures."""
+        return "" if self.name == "ml1m" else f"{self.name}_"
+
+    def dataset(self, root: Path) -> tuple[Dataset, Ranking | None]:
+        """Its encoded rows, and what a ranking told of them; ``root`` holds the logs that are not made."""
+        if self.name == "synth":
+            return prepared_synthetic(SYNTHETIC_ROWS)
+        if self.name == "frappe":
+            return prepared(root / "frappe_x1", _FRAPPE_CODES), None
+        return prepared(root / "ml1m_ctr", ML1M_CODES, ("position",)), None
+
+
+ML1M_CODES = ("user_id", "movie_id", "age", "occupation")
+_FRAPPE_CODES = (
+    "user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"
+)  # fmt: skip
+_FRAPPE_TRAIN = _TRAIN | {
+    "tables": {"lr": 1e-3, "l2": 0.1, "init_std": 1e-4},
+    "epochs": 30,
+    "plateau": {"factor": 0.1, "stop_after": 2},
+}
+LADDERS = (
+    Ladder("ml1m", "MovieLens-1M", (400_000, 200_000, 80_000), 16, _TRAIN),
+    Ladder("frappe", "Frappe_x1", (100_000, 60_000, 30_000), 16, _FRAPPE_TRAIN),
+    Ladder(
+        "synth", "a million rows of the large synthetic log", (3_000_000, 1_000_000, 300_000), 16, _ONCE
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -52,20 +105,24 @@ class Point:
     """Test AUC of the bundle, in the type that the plan says."""
 
 
-def ladder(dataset: Dataset, *, only_kept: bool) -> list[Point]:
+def points_of(ladder: Ladder, root: Path, *, only_kept: bool) -> list[Point]:
     """Every method at every budget that it fits, the smallest first; none where a cell is not kept."""
+    dataset, ranking = ladder.dataset(root)
     points = []
-    for budget in sorted(BUDGETS):
+    for budget in sorted(ladder.budgets):
         for method, settings in METHODS.items():
+            told = ranking if settings["mode"] == "best" else None
+            settings = {"embedding_dim": ladder.dim, "bytes": budget, "counted": "bundle", **settings}
             try:
-                plan = planned(dataset, embedding_dim=DIM, bytes=budget, counted="bundle", **settings)
+                plan = planned(dataset, told, **settings)
             except PlanError:
                 continue  # too small for the method; the picture has no point there
-            found = trained(dataset, plan, MODEL, TRAIN, only_kept=only_kept)
+            found = trained(dataset, plan, MODEL, ladder.train, only_kept=only_kept)
             if found is not None:
                 point = _point(method, budget, plan, found)
                 points.append(point)
-                print(f"{method} at {budget:,}: {point.bytes:,} bytes, AUC {point.auc:.4f}", flush=True)
+                said = f"{ladder.name}: {method} at {budget:,}: {point.bytes:,} bytes, AUC {point.auc:.4f}"
+                print(said, flush=True)
     return points
 
 
@@ -74,34 +131,38 @@ def _point(method: str, budget: int, plan: Plan, found: Cell) -> Point:
     return Point(method, budget, found[f"{dtype}_bytes"], found["auc"] - found[f"{dtype}_cost"])
 
 
-def ladder_figures(points: Sequence[Point]) -> dict[str, float]:
+def ladder_figures(ladder: Ladder, points: Sequence[Point]) -> dict[str, float]:
     """AUC by method and budget, and how far what ``plan --bytes`` chooses is above the best by hand."""
     figures = {f"auc_{p.method.replace(' ', '_')}_{p.budget // 1000}kb": p.auc for p in points}
-    for budget in BUDGETS:
+    for budget in ladder.budgets:
         aucs = {point.method: point.auc for point in points if point.budget == budget}
         chosen = aucs.pop("best", None)
         if chosen is not None and aucs:
             figures[f"best_margin_{budget // 1000}kb"] = chosen - max(aucs.values())
-    return figures
+    return {ladder.prefix + name: value for name, value in figures.items()}
 
 
-def draw(points: Sequence[Point], path: Path) -> None:
-    """AUC against shipped bytes, a line per method, as PNG."""
+def draw(found: Mapping[Ladder, Sequence[Point]], path: Path) -> None:
+    """AUC against shipped bytes, a panel per log and a line per method, as PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    for method in METHODS:
-        line = sorted((point.bytes, point.auc) for point in points if point.method == method)
-        if line:
-            sizes, aucs = zip(*line, strict=True)
-            style = "k--" if method == "best" else "-"
-            axes.plot([size / 1000 for size in sizes], aucs, style, marker="o", label=method)
-    axes.set(xlabel="shipped kB: tables, keys, row maps", ylabel="test AUC")
-    axes.set_title("MovieLens-1M, DCNv2: AUC of the bundle against its bytes")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    shown = {ladder: points for ladder, points in found.items() if points}
+    figure, panels = pyplot.subplots(
+        len(shown), 1, figsize=(8, 4.5 * len(shown)), layout="constrained", squeeze=False
+    )
+    for axes, (ladder, points) in zip(panels[:, 0], shown.items(), strict=True):
+        for method in METHODS:
+            line = sorted((point.bytes, point.auc) for point in points if point.method == method)
+            if line:
+                sizes, aucs = zip(*line, strict=True)
+                style = "k--" if method == "best" else "-"
+                axes.plot([size / 1000 for size in sizes], aucs, style, marker="o", label=method)
+        axes.set(xlabel="shipped kB: tables, keys, row maps", ylabel="test AUC")
+        axes.set_title(f"{ladder.title}, DCNv2: AUC of the bundle against its bytes")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -22,7 +22,7 @@ from compression_cells import STUDY, planned
 from harness import PACKAGES, versions
 
 import recsys
-from recsys.config import ColumnSettings, PlanSettings, RankSettings, TimeSplit, TrainSettings
+from recsys.config import ColumnSettings, RankSettings, TimeSplit, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.data.synth import synth
 from recsys.embeddings.accounting import counted_bytes
@@ -55,22 +55,20 @@ SPEED_STEPS, SPEED_ROUNDS, WARM_UP = 60, 5, 10
 Figures = dict[str, Any]
 
 
-def _folder(rows: int) -> Path:
-    return CELLS.parent / "datasets" / f"synth_large-{rows}"
+def _folder(rows: int, of: str = "") -> Path:
+    return CELLS.parent / "datasets" / f"synth_large-{rows}{of}"
 
 
 def prepared(rows: int) -> tuple[Dataset, Ranking]:
     """The log of so many rows, encoded, and what its columns tell; made once and kept."""
-    folder = _folder(rows)
-    if not (folder / "dataset" / "dataset.json").exists():
-        log = synth(LOG, folder / "log", rows=rows) / "log.parquet"
+    folder, ranking = _folder(rows), _folder(rows, "-ranking")
+    if not (folder / "dataset.json").exists():
+        log = synth(LOG, _folder(rows, "-log"), rows=rows) / "log.parquet"
         shared = {"history": ColumnSettings(vocabulary="item_id")}
         schema = recsys.infer(log, label="clicked", split=SPLIT, columns=shared)
-        recsys.rank(
-            log, schema, split=SPLIT, settings=RankSettings(report=False), output=folder / "ranking"
-        )
-        recsys.prepare(log, schema, folder / "dataset", split=SPLIT)
-    return Dataset.load(folder / "dataset"), Ranking.load(folder / "ranking")
+        recsys.rank(log, schema, split=SPLIT, settings=RankSettings(report=False), output=ranking)
+        recsys.prepare(log, schema, folder, split=SPLIT)
+    return Dataset.load(folder), Ranking.load(ranking)
 
 
 def plans(dataset: Dataset, ranking: Ranking) -> dict[str, Plan]:
@@ -79,12 +77,11 @@ def plans(dataset: Dataset, ranking: Ranking) -> dict[str, Plan]:
     budget = int(SHARE * full.train_bytes)
     shipped = int(SHARE * counted_bytes(full, "bundle"))
     common = COMMON | {"bytes": budget, "unseen": "hash"}
-    chosen = PlanSettings.parse(mode="best", bytes=shipped, **COMMON)
     return {
         "full": full,
         "unified": planned(dataset, mode="unified", lookups=2, **common),
         "hash": planned(dataset, mode="hash", **common),
-        "chosen": recsys.plan(dataset, settings=chosen, ranking=ranking),
+        "chosen": planned(dataset, ranking, mode="best", bytes=shipped, **COMMON),
     }
 
 
@@ -95,7 +92,7 @@ def large(rows: int, *, only_kept: bool) -> Figures:
     per-feature hashing loses beyond that; ``large_chosen_cost``: of what ``plan --bytes`` chooses;
     ``large_speed``: rows per second of the unified plan over those of the full one.
     """
-    if only_kept and not (_folder(rows) / "dataset" / "dataset.json").exists():
+    if only_kept and not (_folder(rows) / "dataset.json").exists():
         return {}
     dataset, ranking = prepared(rows)
     made = plans(dataset, ranking)

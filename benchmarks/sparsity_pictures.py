@@ -13,33 +13,46 @@ from matplotlib.figure import Figure
 _MARKS = "osv^D*Px"
 
 
-def draw(
-    points: Mapping[str, Sequence[tuple[float, float]]],
-    densities: Mapping[str, Sequence[Any]],
-    folder: Path,
-) -> None:
-    """Write ``sparsity-auc.png`` and, where a run's densities are given, ``sparsity-time.png``.
+def draw_shares(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], folder: Path) -> None:
+    """Write ``sparsity-auc.png``: a panel per log.
 
     Args:
-        points: share of all weights and test AUC of each training, by method; ``dense`` is one of them.
-        densities: ``step``, and share that is kept by part, layer and vocabulary.
+        points: by log and method, share of all weights and test AUC of each training; ``dense`` is one of
+            the methods.
         folder: to write to.
     """
-    figure, axes = _axes("share of all weights that is kept", "test AUC")
-    dense = max(auc for _, auc in points["dense"])
-    axes.axhline(dense, color="grey", linewidth=1)
-    for at, (method, found) in enumerate(points.items()):
-        shares, aucs = zip(*sorted(found), strict=True)
-        axes.plot(shares, aucs, _MARKS[at % len(_MARKS)], label=method, linestyle="-", alpha=0.8)
-    axes.set_title("Frappe_x1, AutoInt+: smaller models by method")
-    axes.legend(fontsize=8)
+    figure, panels = _panels(len(points))
+    marks = {
+        name: at for at, name in enumerate(sorted({name for each in points.values() for name in each}))
+    }
+    for axes, (log, methods) in zip(panels, points.items(), strict=True):
+        axes.axhline(max(auc for _, auc in methods["dense"]), color="grey", linewidth=1)
+        for method, found in methods.items():
+            shares, aucs = zip(*sorted(found), strict=True)
+            at = marks[method]
+            mark, colour = _MARKS[at % len(_MARKS)], colormaps["tab10"](at % 10)
+            axes.plot(shares, aucs, mark, label=method, linestyle="-", alpha=0.8, color=colour)
+        _label(axes, f"{log}: smaller models by method", "share of all weights that is kept", "test AUC")
+        axes.legend(fontsize=8)
     figure.savefig(folder / "sparsity-auc.png", dpi=110, metadata={"Software": None})
-    if densities:
-        figure, axes = _axes("steps", "share that is kept")
-        for at, (name, values) in enumerate((n, v) for n, v in densities.items() if n != "step"):
+
+
+def draw_time(densities: Mapping[str, Mapping[str, Sequence[Any]]], folder: Path) -> None:
+    """Write ``sparsity-time.png``: a panel per log.
+
+    Args:
+        densities: by log, ``step``, and share that is kept by part, layer and vocabulary.
+        folder: to write to.
+    """
+    shown = {log: each for log, each in densities.items() if each}
+    if not shown:
+        return
+    figure, panels = _panels(len(shown))
+    for axes, (log, each) in zip(panels, shown.items(), strict=True):
+        for at, (name, values) in enumerate((n, v) for n, v in each.items() if n != "step"):
             part = name.removeprefix("density/")
             axes.plot(
-                densities["step"],
+                each["step"],
                 values,
                 label=part,
                 color=colormaps["tab20"](at % 20),
@@ -47,15 +60,19 @@ def draw(
                 linestyle="--" if part.startswith("tables") else "-",
             )
         axes.set_ylim(0, 1.05)
-        axes.set_title("Frappe_x1, AutoInt+, a fifth of all weights: who keeps how much")
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-        figure.savefig(folder / "sparsity-time.png", dpi=110, metadata={"Software": None})
+        _label(axes, f"{log}, a fifth of all weights: who keeps how much", "steps", "share that is kept")
+        axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(folder / "sparsity-time.png", dpi=110, metadata={"Software": None})
 
 
-def _axes(below: str, beside: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = figure.add_subplot()
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, one below the other."""
+    figure = Figure(figsize=(9, 4.5 * count), layout="constrained")
+    return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
+
+
+def _label(axes: Axes, title: str, below: str, beside: str) -> None:
+    axes.set_title(title)
     axes.set_xlabel(below)
     axes.set_ylabel(beside)
     axes.grid(alpha=0.3)
-    return figure, axes

@@ -305,6 +305,17 @@ def test_published_masks_keep_their_counts_and_zeros(dataset: Dataset, tmp_path:
         assert weights[masks[2]].any()
 
 
+def test_published_masks_fit_a_model_that_is_all_tables(tmp_path: Path) -> None:
+    log = made_retrieval_dataset(tmp_path / "log", rows=300)
+    settings = TrainSettings.model_validate(
+        {"max_steps": 30, "batch_size": 97, "monitor": "ndcg", "sparsity": PUBLISHED}
+    )
+    model = {"name": "two_tower", "negatives": 5}
+    run = train(log, tmp_path / "run", model=model, plan=made_retrieval_plan(log), settings=settings)
+    kept = run.metrics["density/tables"].drop_nulls()
+    assert kept.to_numpy() == pytest.approx(0.3, abs=0.05)
+
+
 def test_published_masks_need_gradients(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="on the fused path"):
         _train(dataset, tmp_path / "run", PUBLISHED, path="fused")

@@ -79,6 +79,8 @@ class Masks:
         self.restrain()
 
     def _add(self, part: str, weights: dict[str, tuple[nn.Parameter, torch.Size]], density: float) -> None:
+        if not weights:
+            return
         sizes = [shape.numel() for _, shape in weights.values()]
         priors = [1.0] * len(sizes)
         if self._settings.allocation == "erk":

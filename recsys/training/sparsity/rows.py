@@ -1,12 +1,11 @@
 """Which values, or pieces of their vectors, have a row of their own in a pool.
 
-Since the last update every lookup has added to sums. ``worth``, per row: the square of its vector's product
-with its gradient, which is what the loss would rise by without the row (to second order, with the empirical
-Fisher information for curvature). ``pull``, per place with a row or without: its gradient, sketched by one
-random sign per column so that it costs a single number. ``seen``, per value: lookups. What a vector at
-such a place would gain is ``pull^2 / seen``, a step of Newton's where every lookup adds alike to curvature:
-large where lookups pull the same way, and no larger for being many where they do not. At an update
-the rows worth least go, as zeros, to the places that would gain most.
+Rows are first dealt by how often train rows hold a value. Since the last update every lookup has added to
+sums. ``worth``, per row: the square of its vector's product with its gradient, which is what the loss would
+rise by without the row (to second order, with the empirical Fisher information for curvature). ``pull``,
+per place with a row or without: its gradient, sketched by one random sign per column so that it costs a
+single number. ``seen``, per value: lookups. At an update rows that are worth least go, as zeros, to places
+that promise more (``worth``); a row that has just moved is left alone at the next one.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from recsys.models.initialise import named_seed
 from recsys.settings.sparsity import SparsitySettings
 from recsys.training.distributed import Distributed
 from recsys.training.sparsity.schedule import drop_share, shares
+from recsys.training.sparsity.worth import expected_lookups, place_scores
 
 Moments = Callable[[], Mapping[str, Mapping[str, Tensor]]]
 
@@ -45,6 +45,7 @@ class Rows:
         settings: the schedule, and how vocabularies share the rows.
         ranks: the processes that share the tables.
         seed: of the sketch's signs.
+        batch_size: rows of a step, over all processes.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class Rows:
         settings: SparsitySettings,
         ranks: Distributed,
         seed: int,
+        batch_size: int,
     ) -> None:
         self._settings = settings
+        passed = settings.interval * batch_size / dataset.manifest.rows["train"]
         self._dealers = [
-            _Dealer(pool, tables, moments, settings, ranks, seed) for pool in tables.pools.values()
+            _Dealer(pool, tables, moments, settings, ranks, seed, passed) for pool in tables.pools.values()
         ]
         for dealer in self._dealers:
             dealer.deal(dataset)
@@ -69,11 +72,11 @@ class Rows:
         return []
 
     def tensors(self) -> dict[str, Tensor]:
-        """Sums since the last update, by key; empty after the last one."""
+        """Sums since the last update, and rows that it moved, by key; empty after the last one."""
         return {
             f"rows.{dealer.pool.name}.{key}": value
             for dealer in self._dealers
-            for key, value in dealer.sums().items()
+            for key, value in dealer.tensors().items()
         }
 
     def densities(self) -> dict[str, float]:
@@ -109,7 +112,7 @@ class Rows:
 
 
 class _Dealer:
-    """The rows of one pool."""
+    """The rows of one pool; ``passed`` is the share of an epoch between two updates."""
 
     def __init__(
         self,
@@ -119,12 +122,15 @@ class _Dealer:
         settings: SparsitySettings,
         ranks: Distributed,
         seed: int,
+        passed: float,
     ) -> None:
-        self.pool, self._tables, self._moments = pool, tables, moments
+        self.pool, self._tables, self._moments, self._passed = pool, tables, moments, passed
         self._allocation, self._pieces, self._ranks = settings.allocation, settings.pieces, ranks
         self._local = [
             value.to_local() for key, value in tables.state().items() if key.rpartition(".")[0] == pool.name
         ]
+        self._counts: dict[str, Tensor] = {}
+        self._fresh = torch.zeros(pool.rows, dtype=torch.bool, device=ranks.device)
         self._sums = self._zeros()
         # One process adds to the sums themselves, so that they do not depend on when they are saved.
         self._mine = self._sums if ranks.world == 1 else self._zeros()
@@ -148,6 +154,10 @@ class _Dealer:
         self._mine["pull"].index_add_(0, asked, (gradients[..., :width] @ self._signs).view(-1))
         self._mine["seen"].index_add_(0, asked // self._pieces, torch.ones_like(losses))
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint has to hold; all call this together."""
+        return {**self.sums(), "fresh": self._fresh} if self._sums else {}
+
     @torch.no_grad()
     def sums(self) -> dict[str, Tensor]:
         """Sums over all processes; all call this together."""
@@ -161,8 +171,9 @@ class _Dealer:
     @torch.no_grad()
     def deal(self, dataset: Dataset) -> None:
         """Deal all rows for the first time."""
-        every = [_first_scores(dataset, name, each) for name, each in self.pool.vocabularies.items()]
-        scores = torch.from_numpy(np.concatenate(every)).to(self._ranks.device)
+        for name, each in self.pool.vocabularies.items():
+            self._counts[name] = torch.from_numpy(_counts(dataset, name, each)).to(self._ranks.device)
+        scores = torch.cat([_first_scores(counts, self._pieces) for counts in self._counts.values()])
         groups = list(self._groups())
         places = torch.cat([group for group, _ in groups])
         rows = min(self.pool.rows - 1, len(places))
@@ -200,24 +211,43 @@ class _Dealer:
     def update(self, share: float) -> None:
         """Move this share of the rows."""
         sums, slots = self.sums(), self.pool.slots
-        seen = sums["seen"].repeat_interleave(self._pieces).clamp_(min=1.0)
-        gain = sums["pull"].square() / seen
+        scores, fresh = self._scores(sums), self._fresh.clone()
+        self._fresh.zero_()
         for places, _ in self._groups():
-            held = places[slots[places] > 0]
-            wanted = places[(slots[places] == 0) & (gain[places] > 0)]
-            count = min(int(share * len(held)), len(wanted))
-            if not count:
-                continue
-            dropped = held[_descending(-sums["worth"][slots[held].long()])[:count]]
-            grown = wanted[_descending(gain[wanted])[:count]]
+            having = places[slots[places] > 0]
+            held = having[~fresh[slots[having].long()]]
+            wanted = places[slots[places] == 0]
+            count = min(int(share * len(having)), len(held), len(wanted))
+            dropped = held[_descending(-scores[held])[:count]]
+            grown = wanted[_descending(scores[wanted])[:count]]
+            better = scores[grown] > scores[dropped]
+            dropped, grown = dropped[better], grown[better]
             rows = slots[dropped]
             slots[dropped], slots[grown] = 0, rows
             self._start_anew(rows.long())
         for value in sums.values():
             value.zero_()
 
+    def _scores(self, sums: Mapping[str, Tensor]) -> Tensor:
+        """What each place is worth or promises: ``[places]``."""
+        every = []
+        for name, each in self.pool.vocabularies.items():
+            rows = self.pool.slots[each.places].long()
+            first = each.start // each.pieces
+            seen = sums["seen"][first : first + each.size]
+            found = place_scores(
+                (rows > 0).view(-1, each.pieces),
+                torch.where(rows > 0, sums["worth"][rows], 0.0).view(-1, each.pieces),
+                sums["pull"][each.places].view(-1, each.pieces),
+                seen,
+                expected_lookups(self._counts[name], seen, self._passed),
+            )
+            every.append(found.view(-1))
+        return torch.cat(every)
+
     def _start_anew(self, rows: Tensor) -> None:
         """Zero these rows, and what the optimiser knows of them."""
+        self._fresh[rows] = True
         here = self._tables.rows_here(self.pool.name, rows)
         moments = self._moments().get(self.pool.name, {}).values()
         for tensor in (*self._local, *(value for value in moments if value.dim())):
@@ -226,17 +256,21 @@ class _Dealer:
     def finish(self) -> None:
         """Stop measuring, and free what that took."""
         self.pool.on_gradient = None
-        self._sums, self._mine = {}, {}
+        self._sums, self._mine, self._counts = {}, {}, {}
 
 
-def _first_scores(dataset: Dataset, name: str, vocabulary: Pooled) -> NDArray[np.float64]:
-    """How early each place of a vocabulary is dealt a row, highest first: ``[size * pieces]``."""
+def _counts(dataset: Dataset, name: str, vocabulary: Pooled) -> NDArray[np.float32]:
+    """Train rows that hold each value: ``[size]``."""
     values = dataset.values(name, ("id", "count"))
-    counts = np.zeros(vocabulary.size)
+    counts = np.zeros(vocabulary.size, dtype=np.float32)
     counts[values["id"].to_numpy()] = values["count"].to_numpy()
-    pieces = (1.0 + np.arange(vocabulary.pieces)) ** _FURTHER
-    scores: NDArray[np.float64] = (counts[:, None] / pieces).reshape(-1)
-    return scores
+    return counts
+
+
+def _first_scores(counts: Tensor, pieces: int) -> Tensor:
+    """How early each place of a vocabulary is dealt a row, highest first: ``[size * pieces]``."""
+    later = (1.0 + torch.arange(pieces, device=counts.device)) ** _FURTHER
+    return (counts[:, None] / later).reshape(-1)
 
 
 def _descending(scores: Tensor) -> Tensor:

@@ -107,5 +107,6 @@ def build_sparsity(
     if settings.dense_density < 1:
         parts.append(Units(model, settings, optimisers.dense))
     if tables.pools:
-        parts.append(Rows(tables, optimisers.table_state, dataset, settings, ranks, train.seed))
+        moments = optimisers.table_state
+        parts.append(Rows(tables, moments, dataset, settings, ranks, train.seed, train.batch_size))
     return Sparsity(settings, parts)
