@@ -114,9 +114,12 @@ def made_plan(dataset: Dataset, path: UpdatePath, dim: int = 8) -> Plan:
     return plan(dataset, settings=PlanSettings(embedding_dim=dim, tables=overrides))
 
 
-def shared_plan(dataset: Dataset, path: UpdatePath, dim: int = 8, lookups: int = 2) -> Plan:
+def shared_plan(
+    dataset: Dataset, path: UpdatePath, dim: int = 8, lookups: int = 2, sub_tables: int = 1
+) -> Plan:
     """Colours and items in one table of few rows; tags keep a row per value."""
-    tables = {"unified": TableSettings(path=path, rows=40), "tag": TableSettings(path=path)}
+    shared = TableSettings(path=path, rows=40, sub_tables=sub_tables)
+    tables = {"unified": shared, "tag": TableSettings(path=path)}
     return plan(
         dataset,
         settings=PlanSettings(mode="unified", embedding_dim=dim, lookups=lookups, exact=7, tables=tables),

@@ -39,6 +39,8 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         "dense",
     ),
     "shared-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
+    "dealt-autoint_plus-dense": (AUTOINT_PLUS, "dense"),
+    "dealt-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
     "quotient-din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "dense"),
     "quotient-autoint-fused": ({"name": "autoint", "layers": 1}, "fused"),
     "adaptive-autoint-dense": ({"name": "autoint", "layers": 1}, "dense"),
@@ -47,6 +49,7 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
         "dense",
     ),
     "sparse-autoint_plus-dense": (AUTOINT_PLUS, "dense"),
+    "sparse-dnn-dense-average": ({"name": "dnn", "hidden": [16], "batch_norm": True}, "dense"),
     "sparse-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
     "dsl-din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "dense"),
     "shared-autoint-fused-l2_rows": ({"name": "autoint", "layers": 1}, "fused"),
@@ -70,12 +73,14 @@ PUBLISHED = SparsitySettings(budget=0.8, method="dsl", interval=7, updates=4)
 
 
 def plan_of(case: str, dataset: Dataset) -> Plan:
-    """A row per value; in the ``shared`` cases two lookups in a table of vocabularies together; in others
-    the mode that the name begins with."""
+    """A row per value; in the ``shared`` cases two lookups in a table of vocabularies together, in the
+    ``dealt`` ones one in each of two sub-tables; in others the mode that the name begins with."""
     _, path = CASES[case]
     match case.partition("-")[0]:
         case "shared":
             return shared_plan(dataset, path)
+        case "dealt":
+            return shared_plan(dataset, path, sub_tables=2)
         case "quotient":
             return compressed_plan(dataset, path, mode="quotient")
         case "adaptive":
@@ -86,7 +91,8 @@ def plan_of(case: str, dataset: Dataset) -> Plan:
 def settings_of(case: str) -> TrainSettings:
     """Settings of a case; its name says how tables are regularised, what is kept, and about gates."""
     if case.startswith("sparse"):
-        return SETTINGS.model_copy(update={"sparsity": SPARSE})
+        averaged = {"average": 0.9} if case.endswith("average") else {}
+        return SETTINGS.model_copy(update={"sparsity": SPARSE, **averaged})
     if case.startswith("dsl"):
         return SETTINGS.model_copy(update={"sparsity": PUBLISHED})
     if case.startswith(("quotient", "adaptive")):
