@@ -149,6 +149,7 @@ def write_report(
             references=load_references(place.folder("evaluate")),
             settings=_settings(place.config),
             seeds=seeds,
+            best_from=place.config.train.settles_at,
         )
     except InstallationError as error:
         say(f"report    left out: {error}")

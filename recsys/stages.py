@@ -19,8 +19,8 @@ import polars as pl
 from recsys import ranks
 from recsys.config import FilesSplit, ValidShare
 from recsys.doctor import require_training
-from recsys.errors import DataError
-from recsys.place import PLAN_FILE, SCHEMA_FILE, Place
+from recsys.errors import DataError, RecsysError
+from recsys.place import PLAN_FILE, RUN_FILE, SCHEMA_FILE, Place
 from recsys.progress import say
 from recsys.ranking.ranking import RANKING_FILE, Ranking
 from recsys.results import save_references
@@ -299,29 +299,38 @@ def _train(place: Place) -> Made:
     resume = _resumable(folder, wanted) if place.resume is None else place.resume
     if resume and (folder / "checkpoints" / "latest").exists():
         say("          going on where it stood")
-    elif not resume and folder.exists():
-        _set_aside(folder)
+    aside = _set_aside(folder) if not resume and folder.exists() else None
     folder.mkdir(parents=True, exist_ok=True)
     wanted.save(folder, STARTED_FILE)
     ranks.announce({"resume": resume})
-    made = train_here(place, resume=resume)
-    shutil.rmtree(_before(folder), ignore_errors=True)
+    try:
+        made = train_here(place, resume=resume)
+    except RecsysError:
+        if aside is not None and not (folder / RUN_FILE).exists():  # refused before anything was written
+            shutil.rmtree(folder)
+            aside.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(_beside(folder, "unfinished"), ignore_errors=True)
+    shutil.rmtree(_beside(folder, "before"), ignore_errors=True)
     return made
 
 
-def _before(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.before")
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f"{folder.name}.{what}")
 
 
-def _set_aside(folder: Path) -> None:
-    """Keep a finished run until the one that takes its place is finished too; drop one that is not."""
+def _set_aside(folder: Path) -> Path:
+    """Move a run out of the way of the one that takes its place; returns where it lies.
+
+    A finished one stays there until the new one is finished too, another until the new one has begun.
+    """
     from recsys.training.run_folder import RESULT_FILE
 
-    if (folder / RESULT_FILE).exists():
-        shutil.rmtree(_before(folder), ignore_errors=True)
-        folder.rename(_before(folder))
-    else:
-        shutil.rmtree(folder)
+    finished = (folder / RESULT_FILE).exists()
+    aside = _beside(folder, "before" if finished else "unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    return folder.rename(aside)
 
 
 # --- evaluate ------------------------------------------------------------------------------------

@@ -356,6 +356,19 @@ def test_a_training_that_runs_away_leaves_the_finished_run_aside(finished: Case)
     assert not before.exists()
 
 
+def test_a_training_that_is_refused_leaves_the_run_where_it_was(finished: Case) -> None:
+    """Nothing of it was begun: the finished run stays, and is up to date with its settings."""
+    result = finished.out / "run" / "result.json"
+    whole = result.read_bytes()
+    with pytest.raises(ConfigError, match=r"the run at step .* at the latest"):
+        finished.run("train.sparsity={budget: 0.5, interval: 1000000}", until="train")
+    assert result.read_bytes() == whole
+    assert not (finished.out / "run.before").exists()
+    finished.said.clear()
+    finished.run(until="train")
+    assert result.read_bytes() == whole
+
+
 def torchrun(case: Case, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "recsys"]
     flags = ["--data", str(case.folder), "--output", str(case.out)]

@@ -121,6 +121,35 @@ class Plan(BaseModel):
     """Feature name → vocabulary name, in feature order."""
 
     @model_validator(mode="after")
+    def _hangs_together(self) -> Plan:
+        readers: dict[str, list[str]] = {name: [] for name in self.tables}
+        for name, info in self.vocabularies.items():
+            if info.table not in readers:
+                raise ValueError(f"vocabulary {name!r} reads table {info.table!r}, which is not in tables")
+            readers[info.table].append(name)
+        for feature, name in self.features.items():
+            if name not in self.vocabularies:
+                raise ValueError(
+                    f"feature {feature!r} reads vocabulary {name!r}, which is not in vocabularies"
+                )
+        for table, names in readers.items():
+            if not names:
+                raise ValueError(f"table {table!r} has no vocabulary that reads it")
+            infos = [self.vocabularies[name] for name in names]
+            if len(names) > 1 and not all(info.method.shared for info in infos):
+                raise ValueError(
+                    f"table {table!r} is read by vocabularies {', '.join(names)}; only those of mode "
+                    "unified may share a table"
+                )
+            rows = self.tables[table].rows
+            if infos[0].mode == "full" and rows != infos[0].size:
+                raise ValueError(
+                    f"table {table!r} has {rows} rows for the {infos[0].size} values of {names[0]!r}, "
+                    "expected a row per value in mode full"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _sub_tables_fit(self) -> Plan:
         cut: dict[str, int] = {}
         for name, info in self.vocabularies.items():

@@ -88,6 +88,7 @@ def curve_chart(
     references: Sequence[tuple[str, float]] = (),
     *,
     best: str | None = None,
+    best_from: int = 0,
     highest_is_best: bool = True,
     in_steps: bool = False,
 ) -> str | None:
@@ -95,7 +96,8 @@ def curve_chart(
 
     ``lines`` names column → (legend, colour); a column with a value at every logged step is drawn as a
     smoothed line over its raw one, one with few values as points. ``references`` are dashed levels,
-    ``best`` the column whose best point is marked; ``in_steps`` draws values that stay until they jump.
+    ``best`` the column whose best point from step ``best_from`` on is marked; ``in_steps`` draws values
+    that stay until they jump.
     """
     present = {name: line for name, line in lines.items() if _values(curves, name)[0].size}
     if not present:
@@ -112,8 +114,9 @@ def curve_chart(
                 axes.plot(step, _smoothed(value), color=colour, label=legend)
             else:
                 axes.plot(step, value, color=colour, marker="o", markersize=4, label=legend)
-            if name == best:
-                _mark_best(axes, step, value, colour, highest_is_best=highest_is_best)
+            if name == best and (step >= best_from).any():
+                at = step >= best_from
+                _mark_best(axes, step[at], value[at], colour, highest_is_best=highest_is_best)
         for index, (legend, level) in enumerate(references):
             style = ("--", ":")[index % 2]
             axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=style, label=f"{legend} {level:.4f}")

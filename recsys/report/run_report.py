@@ -52,6 +52,7 @@ class _Facts(NamedTuple):
     settings: Mapping[str, object]
     notes: Sequence[str]
     seeds: SeedRuns | None
+    best_from: int
 
 
 def write_run_report(
@@ -68,6 +69,7 @@ def write_run_report(
     settings: Mapping[str, object] | None = None,
     notes: Sequence[str] = (),
     seeds: SeedRuns | None = None,
+    best_from: int = 0,
 ) -> None:
     """Write one self-contained HTML page; what is not given is left out of it.
 
@@ -83,6 +85,7 @@ def write_run_report(
         settings: settings worth showing, by dotted key.
         notes: what a reader should know before trusting a number.
         seeds: the same training with several seeds; the other figures are those of the first.
+        best_from: step before which no epoch could be the best, as the model was still to be cut.
 
     Raises InstallationError without matplotlib, and DataError that names the file where it cannot be
     written; what was there before stays then.
@@ -99,6 +102,7 @@ def write_run_report(
         settings or {},
         notes,
         seeds,
+        best_from,
     )
     path = Path(path)
     text = page(facts.title, _body(facts))
@@ -126,7 +130,7 @@ def _body(facts: _Facts) -> Iterator[str]:
     yield from _section("Beside the references", _references(evaluation, references))
     if facts.seeds is not None:
         yield from _section(f"{len(facts.seeds.runs)} seeds", seeds_section(facts.seeds))
-    yield from _section("Learning", _charts(_learning(facts.curves, references)))
+    yield from _section("Learning", _charts(_learning(facts.curves, references, facts.best_from)))
     if evaluation is not None:
         yield from _section("Calibration", _calibration(evaluation))
         yield from _section("Slices", _slices(evaluation))
@@ -292,7 +296,9 @@ def _charts(pieces: Iterator[tuple[str, str | None, str]]) -> str:
     return f'<div class="charts">{"".join(shown)}</div>' if shown else ""
 
 
-def _learning(curves: pl.DataFrame, references: References) -> Iterator[tuple[str, str | None, str]]:
+def _learning(
+    curves: pl.DataFrame, references: References, best_from: int
+) -> Iterator[tuple[str, str | None, str]]:
     if "step" not in curves.columns:
         return
     levels = [(name, metrics["auc"]) for name, metrics in references.items() if "auc" in metrics]
@@ -302,6 +308,7 @@ def _learning(curves: pl.DataFrame, references: References) -> Iterator[tuple[st
             curves,
             {"loss": ("training", BLUE), "valid/logloss": ("validation", ORANGE)},
             best="valid/logloss",
+            best_from=best_from,
             highest_is_best=False,
         ),
         "Mean logloss in nats. Validation rising while training falls means overfitting.",
@@ -317,6 +324,7 @@ def _learning(curves: pl.DataFrame, references: References) -> Iterator[tuple[st
             },
             levels,
             best="valid/auc",
+            best_from=best_from,
         ),
         "Circled: the best AUC.",
     )
@@ -331,6 +339,7 @@ def _learning(curves: pl.DataFrame, references: References) -> Iterator[tuple[st
             curves,
             {"valid/recall": ("recall", BLUE), "valid/ndcg": ("NDCG", GREEN)},
             best="valid/recall",
+            best_from=best_from,
         ),
         "Circled: the best recall.",
     )

@@ -36,8 +36,9 @@ class SparsitySettings(Section):
     """Steps between updates of what is kept."""
     updates: int = Field(default=10, ge=1)
     """Updates; after the last one layers are cut to what they keep, and only weights learn."""
-    drop: float = Field(default=0.3, ge=0, lt=1)
-    """Share of what is kept that the first update replaces; it falls to 0 along a cosine."""
+    drop: float | None = Field(default=None, ge=0, lt=1)
+    """Share of what is kept that the first update replaces; it falls to 0 along a cosine. Default: 0.3; 0
+    for retrieval models, whose vectors are worth nothing while one side begins anew."""
 
     @model_validator(mode="after")
     def _drops_something(self) -> Self:

@@ -111,6 +111,12 @@ class TrainSettings(Section):
     sparsity: SparsitySettings | None = None
     """Keep a share of the weights only; without it, all."""
 
+    @property
+    def settles_at(self) -> int:
+        """Step from which on a model can be the best: once it is as small as its sparsity asks for."""
+        sparse = self.sparsity is not None and self.sparsity.method == "structured"
+        return self.sparsity.last_step if sparse and self.sparsity is not None else 0
+
     @model_validator(mode="after")
     def _sparse_alone(self) -> Self:
         if self.sparsity is not None and self.gates.epochs:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from recsys.data.dataset import FIRST_ID, UNSEEN_ID
 from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import Plan
+from recsys.errors import ConfigError
 
 
 def pruned(
@@ -35,6 +36,11 @@ def pruned(
     if gates is not None:
         still = {name: each.copy() for name, each in gates.open.items()}
     own = [name for name, planned in plan.vocabularies.items() if planned.mode == "full"]
+    if not own:
+        raise ConfigError(
+            "prune cuts values that have a row of their own, and no table of this run's plan has one per "
+            "value: values share rows, or train.sparsity has chosen already; leave prune out"
+        )
     vectors = {name: tables[plan.vocabularies[name].table] * still[name][:, None] for name in own}
     sizes = [np.linalg.norm(vectors[name][FIRST_ID:], axis=1) for name in own]
     everything = np.concatenate([np.empty(0, np.float32), *sizes])

@@ -45,7 +45,7 @@ from recsys.training.record import Recorder
 from recsys.training.retrieval import Retrieval, require_positives
 from recsys.training.row_l2 import RowL2
 from recsys.training.run_folder import Run, RunFile, RunResult, clear, relative_to_run
-from recsys.training.sparsity.budget import with_densities
+from recsys.training.sparsity.budget import filled_in
 from recsys.training.sparsity.schedule import require_time
 from recsys.training.sparsity.sparsity import Sparsity, build_sparsity
 from recsys.training.state import fit_model, run_tensors
@@ -82,20 +82,35 @@ def train(
         planned = plan_or_default(plan, dataset, chosen)
         settings, planned = _made_sparse(settings, chosen, planned, dataset)
         _require_averageable(planned, settings)
+        run_file = RunFile(
+            model=chosen.name,
+            options=chosen.options,
+            train=settings,
+            plan=planned,
+            dataset=relative_to_run(dataset.folder, folder),
+        )
+        earlier = Checkpoints(folder / "checkpoints").named("latest") if resume else None
+        if earlier is not None:
+            _require_same_run(earlier, run_file)
+        elif ranks.rank == 0 and not overwrite:
+            _require_free(folder, resume=resume)
+        # All that settings can be refused for comes before the folder is touched.
+        parts = _build(dataset, run_file, ranks)
+        if earlier is not None:
+            _fit(earlier, parts)
+        elif settings.warm_start is not None:
+            warm_start(settings.warm_start, dataset, planned, parts.model, parts.tables, ranks)
+        if settings.sparsity is not None:
+            require_time(settings.sparsity, _most_steps(settings, parts.batches))
+        dist.barrier()
         if ranks.rank == 0:
-            _claim(folder, resume=resume, overwrite=overwrite)
-            run_file = RunFile(
-                model=chosen.name,
-                options=chosen.options,
-                train=settings,
-                plan=planned,
-                dataset=relative_to_run(dataset.folder, folder),
-            )
-            _require_same_run(folder, run_file)
+            if overwrite and not resume:
+                clear(folder)
+            folder.mkdir(parents=True, exist_ok=True)
             run_file.save(folder)
         dist.barrier()
         with writing(folder):
-            _train(dataset, folder, RunFile.load(folder), ranks, watch)
+            _train(folder, run_file, parts, earlier, ranks, watch)
     return Run.load(folder)
 
 
@@ -118,26 +133,26 @@ class _Parts:
         )
 
 
+def _most_steps(settings: TrainSettings, batches: Batches) -> int:
+    """Steps of a training that nothing ends early."""
+    steps = (settings.gates.epochs + settings.epochs) * batches.steps_per_epoch
+    return min(steps, settings.max_steps or steps)
+
+
 def _train(
-    dataset: Dataset, folder: Path, run_file: RunFile, ranks: Distributed, watch: Watch | None
+    folder: Path,
+    run_file: RunFile,
+    parts: _Parts,
+    latest: Path | None,
+    ranks: Distributed,
+    watch: Watch | None,
 ) -> None:
+    """Train from the beginning, or from a checkpoint, whose tensors are loaded here."""
     settings = run_file.train
-    if ranks.device.type == "cpu":
-        keep_freed_memory()
-    parts = _build(dataset, run_file, ranks)
     checkpoints = Checkpoints(folder / "checkpoints", settings.keep_checkpoints)
-    latest = checkpoints.named("latest")
-    if latest is not None:
-        _fit(latest, parts)
-    elif settings.warm_start is not None:
-        warm_start(settings.warm_start, dataset, run_file.plan, parts.model, parts.tables, ranks)
     parts.optimisers.materialise()
     gates = parts.tables.gates
-    steps = (settings.gates.epochs + settings.epochs) * parts.batches.steps_per_epoch
-    steps = min(steps, settings.max_steps or steps)
-    if settings.sparsity is not None:
-        require_time(settings.sparsity, steps)
-    total = steps * settings.batch_size
+    total = _most_steps(settings, parts.batches) * settings.batch_size
     with progress("train", total=total, quiet=ranks.rank != 0) as bar:
         trainer = Trainer(
             model=parts.model,
@@ -209,6 +224,8 @@ def _restore(checkpoint: Path, parts: _Parts) -> Position:
 
 def _build(dataset: Dataset, run_file: RunFile, ranks: Distributed) -> _Parts:
     settings, plan = run_file.train, run_file.plan
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     tables = build_tables(dataset, plan, settings, ranks)
     layout = layout_of(dataset.features, plan)
     model = build_model(
@@ -286,25 +303,20 @@ def _made_sparse(
     """Settings whose budget is shared out, and the plan with tables as small as they are trained."""
     if settings.sparsity is None:
         return settings, plan
-    sparsity = with_densities(settings.sparsity, model, plan, dataset)
+    sparsity = filled_in(settings.sparsity, model, plan, dataset)
     if sparsity.method == "structured" and sparsity.tables_density < 1:
         plan = pooled(plan, sparsity.tables_density, sparsity.pieces)
     return settings.model_copy(update={"sparsity": sparsity}), plan
 
 
-def _claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the run folder ready; refuses to train over another run's checkpoints."""
-    if overwrite and not resume:
-        clear(folder)
+def _require_free(folder: Path, *, resume: bool) -> None:
+    """Refuse to train over another run's checkpoints."""
     if (folder / "checkpoints").exists() and not resume:
         raise CheckpointError(
             f"{folder} holds a run already: go on with it (--resume), or replace it (--force train)"
         )
-    folder.mkdir(parents=True, exist_ok=True)
 
 
-def _require_same_run(folder: Path, run_file: RunFile) -> None:
+def _require_same_run(latest: Path, run_file: RunFile) -> None:
     """Refuse to go on from a checkpoint that other settings or another plan made."""
-    latest = Checkpoints(folder / "checkpoints").named("latest")
-    if latest is not None:
-        require_same_settings(read_state(latest), run_file.plan.fingerprint(), run_file.identity(), latest)
+    require_same_settings(read_state(latest), run_file.plan.fingerprint(), run_file.identity(), latest)

@@ -72,13 +72,14 @@ def warm_start(
     checkpoint = Checkpoints(run.folder / "checkpoints").named("best")
     if checkpoint is None:
         raise CheckpointError(f"{run.folder}: no best checkpoint to begin with; train it again")
+    _require_same_columns(run, dataset)
     dense = {f"model.{name}": value for name, value in model.state_dict().items()}
     try:
         load_tensors(checkpoint, dense, allow_unused=True)
     except CheckpointError as error:
         raise CheckpointError(
             f"train.warm_start: the model of {run.folder} ({run.file.model}) is not the one to be trained "
-            f"here: {error}"
+            f"here{_cut(run)}: {error}"
         ) from error
     earlier = _earlier(run, checkpoint)
     state = tables.state()
@@ -159,11 +160,45 @@ def _unmoved(earlier: Earlier, plan: Plan, table: str) -> bool:
     )
 
 
+def _require_same_columns(run: Run, dataset: Dataset) -> None:
+    """Raise PlanError where features or their order differ: dense weights go by where a feature stands."""
+    before, now = ([(f.name, f.kind) for f in each.features] for each in (run.dataset(), dataset))
+    if before == now:
+        return
+    earlier, here = dict(before), dict(now)
+    differences = {
+        "gone": [name for name in earlier if name not in here],
+        "new": [name for name in here if name not in earlier],
+        "of another kind": [name for name in here if earlier.get(name, here[name]) != here[name]],
+    }
+    found = [f"{what}: {', '.join(names)}" for what, names in differences.items() if names]
+    raise PlanError(
+        f"train.warm_start: the features of {run.folder} are not those here "
+        f"({'; '.join(found) or 'their order differs'}); prepare the log with that run's schema, or leave "
+        "train.warm_start out"
+    )
+
+
+def _cut(run: Run) -> str:
+    """Why a model of the same name may have other shapes."""
+    sparsity = run.file.train.sparsity
+    if sparsity is None or sparsity.method == "dsl" or sparsity.dense_density == 1:
+        return ""
+    return " (its layers were cut by train.sparsity; no run can begin with them)"
+
+
 def _require_alike(earlier: Earlier, dataset: Dataset, plan: Plan, name: str) -> None:
     widths = []
     for each in (earlier.plan, plan):
         info = each.vocabularies[name]
-        if info.mode == "pool" or info.combine != "concat":
+        if info.mode == "pool":
+            where = "in the earlier run" if each is earlier.plan else "here"
+            raise PlanError(
+                f"train.warm_start: vectors of vocabulary {name!r} cannot be carried, as train.sparsity "
+                f"keeps them for some values only {where}; set train.sparsity.tables to 1 there, or leave "
+                "train.warm_start out"
+            )
+        if info.combine != "concat":
             raise PlanError(
                 f"train.warm_start: vectors of vocabulary {name!r} (mode {info.mode}, {info.combine}) "
                 "cannot be carried: no row is a part of a value's vector by itself; take another mode, "

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from recsys import chain, ranks
-from recsys.config import RunConfig
+from recsys.config import RunConfig, TrainSettings
 from recsys.doctor import require_training
 from recsys.errors import (
     ConfigError,
@@ -162,7 +162,7 @@ def _try(place: Place, space: Space, asked: Asked) -> Trial:
         run_folder = own.folder("train")
 
         def watch(step: int, score: float) -> str | None:
-            return _PRUNED if asked.report(_reached(run_folder, config.train.monitor)) else None
+            return _PRUNED if asked.report(_reached(run_folder, config.train)) else None
 
         own = replace(own, watch=watch)
         for stage in own.apart:
@@ -173,16 +173,16 @@ def _try(place: Place, space: Space, asked: Asked) -> Trial:
         ) from error
     except (ConfigError, PlanError, TrainingError) as error:
         return Trial(asked.number, "failed", asked.values, None, reason=str(error))
-    return _ended(asked, run_folder, config.train.monitor)
+    return _ended(asked, run_folder, config.train)
 
 
-def _ended(asked: Asked, folder: Path, monitor: str) -> Trial:
+def _ended(asked: Asked, folder: Path, train: TrainSettings) -> Trial:
     from recsys.training.run_folder import Run
 
     result = Run.load(folder).result
     if result.best_value is None:
         raise DataError(f"{folder}: there are no validation rows to judge a trial by; choose another split")
-    reached = _reached(folder, monitor)
+    reached = _reached(folder, train)
     asked.report(reached)
     state: State = "pruned" if result.finished == _PRUNED else "finished"
     return Trial(
@@ -190,12 +190,16 @@ def _ended(asked: Asked, folder: Path, monitor: str) -> Trial:
     )
 
 
-def _reached(folder: Path, monitor: str) -> list[float]:
-    """The best score by each evaluation so far: what counts is the best, wherever it came."""
+def _reached(folder: Path, train: TrainSettings) -> list[float]:
+    """The best score by each evaluation so far: what counts is the best, wherever it came.
+
+    Evaluations of a model that is still to be cut do not count.
+    """
     from recsys.training.record import read_lines
 
-    key = f"valid/{monitor}"
-    scores = [shown_score(monitor, line[key]) for line in read_lines(folder) if key in line]
+    key, monitor = f"valid/{train.monitor}", train.monitor
+    lines = [line for line in read_lines(folder) if key in line and line["step"] >= train.settles_at]
+    scores = [shown_score(monitor, line[key]) for line in lines]
     return list(itertools.accumulate(scores, max))
 
 

@@ -12,10 +12,11 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.config import TrainSettings
+from recsys.config import PlanSettings, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import UpdatePath
-from recsys.errors import ConfigError
+from recsys.embeddings.planner import plan as make_plan
+from recsys.errors import CheckpointError, ConfigError, PlanError
 from recsys.evaluation.metrics import auc
 from recsys.models import build_model
 from recsys.models.units import hidden_layers
@@ -225,7 +226,16 @@ SHORT = {"interval": 5, "updates": 2}
             {"name": "fm"},
             "no hidden units or heads to drop",
         ),
-        ({"budget": 0.01, "tables": 1.0, "interval": 5, "updates": 2}, DNN, "is used up by one of them"),
+        (
+            {"budget": 0.01, "tables": 1.0, **SHORT},
+            DNN,
+            "is used up by the tables, of which 1 stays; raise",
+        ),
+        (
+            {"budget": 0.3, "dense": 0.5, **SHORT},
+            {"name": "fm"},
+            r"sparsity\.dense: FM has no hidden units",
+        ),
         ({**BOTH, "pieces": 3}, DNN, "expected a multiple of the 3"),
         (
             {"budget": 0.9, "dense": 0.9, "tables": 0.01, "interval": 5, "updates": 2},
@@ -303,6 +313,59 @@ def test_published_masks_keep_their_counts_and_zeros(dataset: Dataset, tmp_path:
         weights = states[2][f"model.{name}" if part == "dense" else f"tables.{name}.weight"]
         assert not weights[~masks[2]].any()
         assert weights[masks[2]].any()
+
+
+def test_a_finished_run_stands_where_its_successor_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    """What cannot be met is said before an earlier run is cleared away, also if it is to be replaced."""
+    folder = _train(dataset, tmp_path / "run", None).folder
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for sparsity in (
+        {"budget": 0.3, "interval": 10, "updates": 3},
+        {"budget": 0.3, "dense": 1e-4, **SHORT},
+    ):
+        settings = TrainSettings.model_validate({"max_steps": 30, "batch_size": 64, "sparsity": sparsity})
+        with pytest.raises(ConfigError):
+            train(
+                dataset,
+                folder,
+                model=DNN,
+                plan=made_plan(dataset, "dense"),
+                settings=settings,
+                overwrite=True,
+            )
+        assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == kept
+        assert (folder / "checkpoints" / "best").exists()
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "model", "message"),
+    [
+        ({"budget": 0.3, "tables": 0.3, **SHORT}, DNN, r"sparsity\.tables: no table of the plan has a row"),
+        ({"budget": 0.3, **SHORT}, {"name": "fm"}, r"FM has no hidden units .*, and no table"),
+    ],
+)
+def test_rows_that_values_share_are_no_rows_to_drop(
+    dataset: Dataset, tmp_path: Path, sparsity: dict[str, Any], model: dict[str, Any], message: str
+) -> None:
+    tables = {name: {"mode": "hash", "rows": 5} for name in ("colour", "item", "tag")}
+    plan = make_plan(dataset, settings=PlanSettings.parse(embedding_dim=8, tables=tables))
+    settings = TrainSettings.model_validate({"max_steps": 30, "batch_size": 64, "sparsity": sparsity})
+    with pytest.raises(ConfigError, match=message):
+        train(dataset, tmp_path / "run", model=model, plan=plan, settings=settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sparse_run_cannot_be_pruned_or_begun_with(dataset: Dataset, tmp_path: Path) -> None:
+    """It has chosen its values already, and its layers are cut."""
+    run = _train(dataset, tmp_path / "run", BOTH)
+    with pytest.raises(ConfigError, match="prune cuts values that have a row of their own"):
+        export(run, tmp_path / "bundle", prune=0.3)
+    assert not (tmp_path / "bundle").exists()
+    with pytest.raises(CheckpointError, match=r"its layers were cut by train\.sparsity"):
+        _train(dataset, tmp_path / "next", None, warm_start=run.folder)
+    whole = _train(dataset, tmp_path / "whole", None)
+    with pytest.raises(PlanError, match=r"keeps them for some values only here"):
+        _train(dataset, tmp_path / "later", BOTH, warm_start=whole.folder)
 
 
 def test_published_masks_fit_a_model_that_is_all_tables(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -217,6 +219,27 @@ def test_a_run_file_s_training_begins_there_and_resumes_without_it(days: Days, t
     longer = settings.model_copy(update={"epochs": 2})
     again = train(days.second, tmp_path / "warm", model=DNN, plan=plan, settings=longer, resume=True)
     assert again.result.epochs == 2
+
+
+def test_features_that_differ_are_named(days: Days, tmp_path: Path) -> None:
+    """Also where only their order does: a layer's weights go by where a feature stands."""
+    run = _first_run(days, tmp_path / "run", "full")
+    for name, change, message in (
+        ("order", lambda features: features[::-1], "their order differs"),
+        ("fewer", lambda features: features[1:], "gone: "),
+    ):
+        folder = tmp_path / name
+        shutil.copytree(days.second.folder, folder)
+        manifest = json.loads((folder / "dataset.json").read_text())
+        manifest["features"] = change(manifest["features"])
+        (folder / "dataset.json").write_text(json.dumps(manifest))
+        dataset = Dataset.load(folder)
+        plan = make_plan(dataset, settings=PlanSettings(embedding_dim=4))
+        with pytest.raises(PlanError, match=message):
+            train(
+                dataset, tmp_path / "next", model=DNN, plan=plan, settings=_settings(warm_start=run.folder)
+            )
+        assert not (tmp_path / "next").exists()
 
 
 def test_what_cannot_be_carried_is_refused(days: Days, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from recsys.chain import run
 from recsys.cli import app
-from recsys.config import load_config
+from recsys.config import TrainSettings, load_config
 from recsys.data.dataset import Dataset, Part
 from recsys.errors import ConfigError, Interrupted, TrainingError
 from recsys.progress import reporting
@@ -120,8 +120,10 @@ def test_a_trial_is_told_by_the_best_that_it_had_reached(tmp_path: Path) -> None
         for step, auc in ((1, 0.75), (2, 0.5), (3, 0.875))
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert _reached(tmp_path, "auc") == [0.75, 0.75, 0.875]
-    assert _reached(tmp_path, "logloss") == [-0.25, -0.25, -0.125]
+    assert _reached(tmp_path, TrainSettings(monitor="auc")) == [0.75, 0.75, 0.875]
+    assert _reached(tmp_path, TrainSettings(monitor="logloss")) == [-0.25, -0.25, -0.125]
+    sparse = TrainSettings.parse(monitor="auc", sparsity={"budget": 0.5, "interval": 1, "updates": 2})
+    assert _reached(tmp_path, sparse) == [0.5, 0.875]  # the first was of the whole model
 
 
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(

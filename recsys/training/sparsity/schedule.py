@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from recsys.errors import ConfigError
 from recsys.settings.sparsity import SparsitySettings
 
+DROP = 0.3
+"""Share of what is kept that the first update replaces, where settings say none (Evci et al. 2020)."""
 _LEAST_SHARE = 0.005
 """Share that the published method still replaces at its last update."""
 
@@ -27,7 +29,8 @@ def drop_share(settings: SparsitySettings, step: int) -> float:
     """
     least = _LEAST_SHARE if settings.method == "dsl" else 0.0
     share = min(step / settings.last_step, 1.0)
-    return least + (settings.drop - least) * (1 + math.cos(math.pi * share)) / 2
+    drop = DROP if settings.drop is None else settings.drop
+    return least + (drop - least) * (1 + math.cos(math.pi * share)) / 2
 
 
 def dense_density(settings: SparsitySettings, step: int) -> float:
