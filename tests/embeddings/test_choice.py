@@ -156,3 +156,15 @@ def test_unseen_values_are_not_hashed_where_rare_ones_became_unseen(tmp_path: Pa
 
 def _unseen(found: Plan) -> str:
     return found.vocabularies["user"].unseen
+
+
+def test_small_vocabularies_keep_a_row_per_value_where_that_fits(tmp_path: Path) -> None:
+    dataset = made_dataset(tmp_path / "d", {"user": 6_042, "film": 3_647, "hour": 26, "job": 40})
+
+    def exact(budget: int, **settings: object) -> set[str]:
+        found = made(dataset, "best", budget, **settings)
+        return {name for name, info in found.vocabularies.items() if info.mode == "full"}
+
+    assert exact(20_000) == {"hour", "job"}
+    assert "job" not in exact(1_000)
+    assert "job" not in exact(20_000, exact=30, tables={"job": {"mode": "unified"}})
