@@ -131,6 +131,8 @@ class SharedDemand:
     dtype: ServeDtype = "int8"
     parts: int = 1
     """Sub-tables, of equally many rows."""
+    joined: bool = False
+    """Whether the rows are there, in an earlier plan, and cost nothing."""
 
     def asked(self, cap: int | None = None) -> int:
         """Rows under a cap: one per lookup of every value, as far as the cap lets."""
@@ -171,7 +173,8 @@ def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: Plan
         spent = sum(rows_bytes(shape.rows, shape.dim, dtype, counted) for shape, dtype in shapes)
         read = [shape.vocabulary for shape, _ in shapes]
         if shared is not None:
-            spent += rows_bytes(shared.asked(cap), shared.dim, shared.dtype, counted)
+            rows = 0 if shared.joined else shared.asked(cap)
+            spent += rows_bytes(rows, shared.dim, shared.dtype, counted)
             read += shared.vocabularies.values()
         return spent + (0 if counted == "tables" else sum(map(listed_bytes, read)))
 

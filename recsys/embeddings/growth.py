@@ -3,7 +3,7 @@
 What an earlier plan says of a vocabulary stays: its mode, its lookups, the width of its vectors, and, where
 its rows are hashed, the number of rows of its table, so that no value moves. A vocabulary with a row per
 value gets a row for each value that is there now. Vocabularies that the earlier plan does not know are
-planned as the settings say.
+planned as the settings say, within a budget that bounds nothing else.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
     Args:
         earlier: the plan that a model was trained with.
         dataset: later data.
-        fresh: a plan of that data, for vocabularies that the earlier one does not know.
+        fresh: a plan of the vocabularies that the earlier one does not know, or of all.
 
     Raises:
         PlanError: a vocabulary that is new here would have a table that is another's in the earlier plan.
@@ -70,7 +70,14 @@ def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
         else:
             tables[planned.table] = earlier.tables[planned.table]
         vocabularies[name] = planned.model_copy(update={"size": info.size})
-    return Plan(tables=tables, vocabularies=vocabularies, features=fresh.features)
+    features = {f.name: f.vocabulary for f in dataset.features if f.vocabulary is not None}
+    return Plan(tables=tables, vocabularies=vocabularies, features=features)
+
+
+def shared_table(earlier: Plan, name: str) -> TablePlan | None:
+    """The table of that name, where vocabularies of the earlier plan share it."""
+    shared = any(info.table == name and info.mode == "unified" for info in earlier.vocabularies.values())
+    return earlier.tables[name] if shared else None
 
 
 def _dealt_as_before(planned: VocabularyPlan, earlier: Plan, name: str) -> VocabularyPlan:

@@ -22,7 +22,7 @@ from recsys.embeddings.budget import FLOAT32, Demand, SharedDemand, chunk, solve
 from recsys.embeddings.choose import best
 from recsys.embeddings.dealing import dealt
 from recsys.embeddings.estimate import values_of
-from recsys.embeddings.growth import earlier_file, earlier_plan, grown
+from recsys.embeddings.growth import earlier_file, earlier_plan, grown, shared_table
 from recsys.embeddings.methods import METHODS
 from recsys.embeddings.mixed import mixed
 from recsys.embeddings.plan import Plan, ServeDtype, TablePlan, UpdatePath, VocabularyMode, VocabularyPlan
@@ -31,7 +31,7 @@ from recsys.models import MODELS, RETRIEVERS
 from recsys.stage import StageRecord, fingerprints, load_record, require_ours, settings_of, written_aside
 
 PLAN_FILE = "plan.json"
-VERSION = 2
+VERSION = 3
 """Raised by hand when the same dataset and settings give another plan."""
 
 SHARED_TABLE = "unified"
@@ -65,10 +65,11 @@ def plan(
     if model_name is not None and model_name not in known:
         raise ConfigError(f"model.name: unknown model {model_name!r}; {did_you_mean(model_name, known)}")
     settings = settings or PlanSettings()
-    made = _solved(dataset, settings, embedding_dim or FIXED_DIM.get(model_name or ""), told)
+    earlier = None if settings.grow is None else earlier_plan(settings.grow)
+    made = _solved(dataset, settings, embedding_dim or FIXED_DIM.get(model_name or ""), told, earlier)
     read = [dataset.folder / "dataset.json"]
-    if settings.grow is not None:
-        made = grown(earlier_plan(settings.grow), dataset, made)
+    if settings.grow is not None and earlier is not None:
+        made = grown(earlier, dataset, made)
         read.append(earlier_file(settings.grow))
     if output is not None:
         require_ours(Path(output), PLAN_FILE)
@@ -99,16 +100,23 @@ def _solved(
     settings: PlanSettings,
     fixed_dim: int | None,
     told: Mapping[str, float] | None = None,
+    earlier: Plan | None = None,
 ) -> Plan:
-    if settings.mode == "best":
-        values = values_of(dataset, told)
-        settings = best(settings, lambda tried: _solved(dataset, tried, fixed_dim), values)
-    if settings.mode == "mixed":
-        sizes = {name: info.size for name, info in dataset.manifest.vocabularies.items()}
-        settings = mixed(settings, sizes, lambda tried: _solved(dataset, tried, fixed_dim))
+    """The plan of the vocabularies that an earlier plan does not know."""
+
+    def made(tried: PlanSettings) -> Plan:
+        return _solved(dataset, tried, fixed_dim, earlier=earlier)
+
+    new = _new(dataset, earlier)
+    if new and settings.mode == "best":
+        values = {name: each for name, each in values_of(dataset, told).items() if name in new}
+        settings = best(settings, made, values)
+    if new and settings.mode == "mixed":
+        settings = mixed(settings, {name: info.size for name, info in new.items()}, made)
     unseen = _unseen(dataset, settings)
-    wishes = _wishes(dataset, settings, fixed_dim)
-    shared = _shared_demand(wishes, settings, fixed_dim, unseen)
+    joined = None if earlier is None else shared_table(earlier, SHARED_TABLE)
+    wishes = _wishes(dataset, settings, fixed_dim, new, joined)
+    shared = _shared_demand(wishes, settings, fixed_dim, unseen, joined)
     demands = [_demand(wish, settings, unseen) for wish in wishes if not wish.shared]
     granted = solve(demands, shared, settings)
     dense_below = parse_bytes(settings.dense_below)
@@ -124,8 +132,14 @@ def _solved(
     if shared is not None:
         stated = settings.tables.get(SHARED_TABLE, TableSettings())
         tables[SHARED_TABLE] = _table(granted.shared_rows, shared.dim, shared.dtype, stated, dense_below)
-    features = {f.name: f.vocabulary for f in dataset.features if f.vocabulary is not None}
+    features = {f.name: f.vocabulary for f in dataset.features if f.vocabulary in vocabularies}
     return Plan(tables=tables, vocabularies=vocabularies, features=features)
+
+
+def _new(dataset: Dataset, earlier: Plan | None) -> dict[str, VocabularyInfo]:
+    """The vocabularies that an earlier plan does not know; all where there is none."""
+    known = () if earlier is None else earlier.vocabularies
+    return {name: info for name, info in dataset.manifest.vocabularies.items() if name not in known}
 
 
 def _table(rows: int, dim: int, dtype: ServeDtype, stated: TableSettings, dense_below: int) -> TablePlan:
@@ -178,13 +192,20 @@ class _Wish:
         return f"plan.tables.{self.name}"
 
 
-def _wishes(dataset: Dataset, settings: PlanSettings, fixed_dim: int | None) -> list[_Wish]:
+def _wishes(
+    dataset: Dataset,
+    settings: PlanSettings,
+    fixed_dim: int | None,
+    new: Mapping[str, VocabularyInfo],
+    joined: TablePlan | None,
+) -> list[_Wish]:
+    """What is wished of the new vocabularies; what settings say of the others is the earlier plan's."""
     vocabularies = dataset.manifest.vocabularies
     for name in settings.tables:
         if name not in vocabularies and name != SHARED_TABLE:
             raise PlanError(f"plan.tables.{name}: no such table; {did_you_mean(name, vocabularies)}")
     wishes = []
-    for name, info in vocabularies.items():
+    for name, info in new.items():
         stated = settings.tables.get(name, TableSettings())
         _require_width(f"plan.tables.{name}", stated, fixed_dim)
         if stated.sub_tables is not None:
@@ -208,7 +229,7 @@ def _wishes(dataset: Dataset, settings: PlanSettings, fixed_dim: int | None) -> 
         wishes.append(wish)
     if any(wish.shared for wish in wishes):
         _require_free_name(vocabularies)
-    elif SHARED_TABLE in settings.tables and SHARED_TABLE not in vocabularies:
+    elif joined is None and SHARED_TABLE in settings.tables and SHARED_TABLE not in vocabularies:
         raise PlanError(
             f"plan.tables.{SHARED_TABLE}: no vocabulary reads the shared table; set plan.mode to unified, "
             "or leave it out"
@@ -270,8 +291,12 @@ def _shared_demand(
     settings: PlanSettings,
     fixed_dim: int | None,
     unseen: Literal["own", "hash"],
+    joined: TablePlan | None,
 ) -> SharedDemand | None:
-    """What the vocabularies of the shared table ask for; None where there is none."""
+    """What the vocabularies of the shared table ask for; None where there is none.
+
+    ``joined``: the shared table of an earlier plan, which costs nothing and is cut as it was.
+    """
     members = [wish for wish in wishes if wish.shared]
     if not members:
         return None
@@ -283,14 +308,15 @@ def _shared_demand(
                     f"{wish.key}.{name}: {wish.name!r} reads the shared table, which has one for all; set "
                     f"{key}.{name}, or {wish.key}.lookups for wider vectors"
                 )
-    parts = stated.sub_tables or 1
-    _require_sub_tables(members, stated, parts)
+    parts = 1 if joined else stated.sub_tables or 1
+    if joined is None:
+        _require_sub_tables(members, stated, parts)
     for name in ("mode", "lookups"):
         if getattr(stated, name) is not None:
             raise PlanError(
                 f"{key}.{name}: the shared table has none; set plan.{name}, or {name} of a vocabulary"
             )
-    if settings.bytes is None and stated.rows is None:
+    if settings.bytes is None and stated.rows is None and joined is None:
         raise PlanError(f"plan.mode: unified needs a budget in plan.bytes or rows in {key}.rows")
     _require_width(key, stated, fixed_dim)
     width = stated.dim or chunk(fixed_dim or settings.embedding_dim, settings.lookups, "plan")
@@ -304,8 +330,9 @@ def _shared_demand(
         vocabularies=dealt(vocabularies, parts),
         parts=parts,
         dim=width,
-        rows=stated.rows,
+        rows=joined.rows if joined else stated.rows,
         dtype=_dtype(stated, settings),
+        joined=joined is not None,
     )
 
 
