@@ -17,6 +17,7 @@ from recsys.data.dataset import Dataset
 from recsys.embeddings.dealing import dealt
 from recsys.embeddings.plan import Plan, TablePlan, VocabularyPlan
 from recsys.errors import PlanError
+from recsys.stage import load_record
 
 
 def earlier_file(path: Path) -> Path:
@@ -51,7 +52,8 @@ def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
         fresh: a plan of the vocabularies that the earlier one does not know, or of all.
 
     Raises:
-        PlanError: a vocabulary that is new here would have a table that is another's in the earlier plan.
+        PlanError: a vocabulary that is new here would have a table that is another's in the earlier plan;
+            or unseen values are hashed, and rare ones are unseen here.
     """
     tables: dict[str, TablePlan] = {}
     vocabularies: dict[str, VocabularyPlan] = {}
@@ -69,9 +71,30 @@ def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
             tables[planned.table] = earlier.tables[planned.table].model_copy(update={"rows": info.size})
         else:
             tables[planned.table] = earlier.tables[planned.table]
+        if planned.unseen == "hash":
+            require_known(dataset, f"plan.grow: vocabulary {name!r}: unseen: hash", "plan afresh")
         vocabularies[name] = planned.model_copy(update={"size": info.size})
     features = {f.name: f.vocabulary for f in dataset.features if f.vocabulary is not None}
     return Plan(tables=tables, vocabularies=vocabularies, features=features)
+
+
+def least_count(dataset: Dataset) -> int:
+    """Train rows that a value has at least, or it counts as unseen (``prepare.min_count``)."""
+    record = load_record(dataset.folder)
+    return 1 if record is None else int(record.settings.get("min_count", 1))
+
+
+def require_known(dataset: Dataset, hashing: str, instead: str) -> None:
+    """Raise PlanError where ``prepare`` made rare values unseen.
+
+    ``hashing`` names what hashes unseen values, ``instead`` what else to do.
+    """
+    least = least_count(dataset)
+    if least > 1:
+        raise PlanError(
+            f"{hashing} needs every value of the train rows to be known, but {dataset.folder} was prepared "
+            f"with min_count {least}; {instead}, or prepare it with min_count 1"
+        )
 
 
 def shared_table(earlier: Plan, name: str) -> TablePlan | None:

@@ -22,13 +22,20 @@ from recsys.embeddings.budget import FLOAT32, Demand, SharedDemand, chunk, solve
 from recsys.embeddings.choose import best
 from recsys.embeddings.dealing import dealt
 from recsys.embeddings.estimate import values_of
-from recsys.embeddings.growth import earlier_file, earlier_plan, grown, shared_table
+from recsys.embeddings.growth import (
+    earlier_file,
+    earlier_plan,
+    grown,
+    least_count,
+    require_known,
+    shared_table,
+)
 from recsys.embeddings.methods import METHODS
 from recsys.embeddings.mixed import mixed
 from recsys.embeddings.plan import Plan, ServeDtype, TablePlan, UpdatePath, VocabularyMode, VocabularyPlan
 from recsys.errors import ConfigError, PlanError, did_you_mean
 from recsys.models import MODELS, RETRIEVERS
-from recsys.stage import StageRecord, fingerprints, load_record, require_ours, settings_of, written_aside
+from recsys.stage import StageRecord, fingerprints, require_ours, settings_of, written_aside
 
 PLAN_FILE = "plan.json"
 VERSION = 3
@@ -158,14 +165,10 @@ def _unseen(dataset: Dataset, settings: PlanSettings) -> Literal["own", "hash"]:
     Where ``prepare`` made rare values unseen, the train rows taught the unseen value what a reader that
     hashed them would not find. Raises PlanError where that is asked for.
     """
-    record = load_record(dataset.folder)
-    least = 1 if record is None else record.settings.get("min_count", 1)
-    if settings.unseen == "hash" and least > 1:
-        raise PlanError(
-            f"plan.unseen: hash needs every value of the train rows to be known, but {dataset.folder} was "
-            f"prepared with min_count {least}; take own, or prepare it with min_count 1"
-        )
-    return settings.unseen or ("hash" if settings.counted == "bundle" and least == 1 else "own")
+    if settings.unseen == "hash":
+        require_known(dataset, "plan.unseen: hash", "take own")
+    counted = settings.counted == "bundle" and least_count(dataset) == 1
+    return settings.unseen or ("hash" if counted else "own")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from recsys.config import PlanSettings
 from recsys.embeddings.plan import Plan
 from recsys.embeddings.planner import plan
 from recsys.errors import PlanError
+from recsys.stage import StageRecord
 from tests.embeddings.datasets import made_dataset, manifest_only
 
 SIZES = {"user": 1_000, "item": 700, "sex": 4}
@@ -87,3 +88,20 @@ def test_the_shared_table_that_is_there_costs_nothing(tmp_path: Path) -> None:
         plan(dataset, settings=settings.model_copy(update={"bytes": 191}))
     with pytest.raises(PlanError, match=r"plan\.tables\.itme: no such table; did you mean 'item'"):
         plan(dataset, settings=PlanSettings.parse(grow=settings.grow, tables={"itme": {"dim": 4}}))
+
+
+def test_unseen_values_are_not_hashed_where_later_data_made_rare_ones_unseen(tmp_path: Path) -> None:
+    dataset = made_dataset(tmp_path / "later", LATER)
+    StageRecord(stage="prepare", version=1, inputs={}, settings={"min_count": 3}).save(dataset.folder)
+    _, own = before(tmp_path / "own", **RUNS["hash"])
+    assert {info.unseen for info in plan(dataset, settings=own).vocabularies.values()} == {"own"}
+    _, hashing = before(tmp_path / "hashing", **RUNS["hash"], unseen="hash")
+    grow = PlanSettings(grow=hashing.grow)
+    with pytest.raises(
+        PlanError, match=r"plan\.grow: vocabulary 'user': unseen: hash .* min_count 3; plan af"
+    ):
+        plan(dataset, settings=grow)
+    assert plan(manifest_only(LATER), settings=grow).vocabularies["user"].unseen == "hash"
+    alone = made_dataset(tmp_path / "alone", {"sex": 5})
+    StageRecord(stage="prepare", version=1, inputs={}, settings={"min_count": 3}).save(alone.folder)
+    assert plan(alone, settings=grow).vocabularies["sex"].mode == "full", "nothing is hashed here"
