@@ -119,6 +119,11 @@ def _solved(
         values = {name: each for name, each in values_of(dataset, told).items() if name in new}
         settings = best(settings, made, values)
     if new and settings.mode == "mixed":
+        if fixed_dim is not None:
+            raise PlanError(
+                f"plan.mode: mixed has no widths to choose, as this model's tables have width {fixed_dim}; "
+                "take best, auto, full or hash"
+            )
         settings = mixed(settings, {name: info.size for name, info in new.items()}, made)
     unseen = _unseen(dataset, settings)
     joined = None if earlier is None else shared_table(earlier, SHARED_TABLE)

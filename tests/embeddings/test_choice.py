@@ -143,6 +143,16 @@ def test_widths_fall_with_the_number_of_values() -> None:
     assert widths[-1] == 2
 
 
+@pytest.mark.parametrize("budget", ["40kB", None])
+def test_a_model_whose_widths_are_fixed_has_none_to_mix(dataset: Dataset, budget: str | None) -> None:
+    settings = PlanSettings(mode="mixed", bytes=budget)
+    with pytest.raises(PlanError, match=r"^plan\.mode: mixed has no widths .* have width 1; take best"):
+        plan(dataset, model_name="lr", settings=settings)
+    instead = settings.model_copy(update={"mode": "best", "bytes": "40kB"})
+    made = plan(dataset, model_name="lr", settings=instead)
+    assert {table.dim for table in made.tables.values()} == {1}
+
+
 def test_unseen_values_are_not_hashed_where_rare_ones_became_unseen(tmp_path: Path) -> None:
     dataset = made_dataset(tmp_path / "d", SIZES)
     settings = {"mode": "unified", "bytes": 30_000, "counted": "bundle"}
