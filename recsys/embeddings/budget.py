@@ -157,6 +157,28 @@ class Granted:
     """0 where nothing is shared."""
 
 
+def _spent(demand: Demand, cap: int, counted: Counted) -> int:
+    """Bytes of a vocabulary with a table of its own, under a cap."""
+    shape = demand.granted(cap)
+    spent = rows_bytes(shape.rows, shape.dim, demand.dtype, counted)
+    return spent if counted == "tables" else spent + listed_bytes(shape.vocabulary)
+
+
+def _starts(demands: Sequence[Demand], counted: Counted) -> list[int]:
+    """Rising caps from each of which to the next one the bytes rise.
+
+    They fall where a vocabulary gets a row per value that costs less than a few shared rows less, as one
+    lookup is listed where several were, and one row has a scale where narrower ones had one each.
+    """
+    falls = {
+        demand.size
+        for demand in demands
+        if demand.size > SMALLEST
+        and _spent(demand, demand.size, counted) < _spent(demand, demand.size - 1, counted)
+    }
+    return sorted({SMALLEST} | falls)
+
+
 def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: PlanSettings) -> Granted:
     """The largest common cap that fits the budget, and the tables under it.
 
@@ -169,26 +191,27 @@ def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: Plan
 
     def total(cap: int) -> int:
         """Bytes under a cap."""
-        shapes = [(demand.granted(cap), demand.dtype) for demand in demands]
-        spent = sum(rows_bytes(shape.rows, shape.dim, dtype, counted) for shape, dtype in shapes)
-        read = [shape.vocabulary for shape, _ in shapes]
+        spent = sum(_spent(demand, cap, counted) for demand in demands)
         if shared is not None:
             rows = 0 if shared.joined else shared.asked(cap)
             spent += rows_bytes(rows, shared.dim, shared.dtype, counted)
-            read += shared.vocabularies.values()
-        return spent + (0 if counted == "tables" else sum(map(listed_bytes, read)))
+            if counted != "tables":
+                spent += sum(map(listed_bytes, shared.vocabularies.values()))
+        return spent
 
-    if total(SMALLEST) > budget:
+    starts = _starts(demands, counted)
+    low = next((start for start in reversed(starts) if total(start) <= budget), None)
+    if low is None:
         tables = len(demands) + (shared is not None)
         included = "" if counted == "tables" else ", keys and row maps of listed values counted"
         raise PlanError(
             f"plan.bytes: {settings.bytes!r} ({budget} bytes) is too small for {tables} tables; "
-            f"the smallest possible here is {total(SMALLEST)} bytes{included}. Raise it, or lower "
+            f"the smallest possible here is {min(map(total, starts))} bytes{included}. Raise it, or lower "
             "embedding_dim"
         )
     sizes = [demand.size for demand in demands]
     sizes += [planned.size for planned in shared.vocabularies.values()] if shared else []
-    low, high = SMALLEST, max([SMALLEST, *sizes])
+    high = min((start - 1 for start in starts if start > low), default=max([SMALLEST, *sizes]))
     while low < high:
         middle = (low + high + 1) // 2
         if total(middle) <= budget:
