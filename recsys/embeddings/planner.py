@@ -290,6 +290,8 @@ def _demand(wish: _Wish, settings: PlanSettings, unseen: Literal["own", "hash"])
             rows, mode = max(rows, least), mode or "hash"
     elif mode is not None and settings.bytes is None:
         raise PlanError(f"{wish.key}.mode: {mode} needs {wish.key}.rows or a budget in plan.bytes")
+    elif mode == "hash" and wish.stated.mode is None and unseen == "own":
+        mode = None  # a bundle lists its values either way, so that a row per value costs no more
     dtype = _dtype(wish.stated, settings)
     return Demand(wish.name, wish.size, wish.dim, wish.lookups, rows, mode, unseen, settings.hot, dtype)
 

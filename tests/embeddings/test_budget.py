@@ -37,6 +37,24 @@ def test_quotient_is_full_where_that_fits() -> None:
         plan(manifest_only({"pair": 4}), settings=PlanSettings.parse(bytes=tiny - 1, exact=0, **run))
 
 
+@pytest.mark.parametrize("counted", COUNTED)
+@pytest.mark.parametrize("lookups", [1, 2])
+def test_what_fits_is_hashed_only_where_that_is_asked_or_saves_the_keys(
+    counted: Counted, lookups: int
+) -> None:
+    dataset = manifest_only({"user": 2_000, "letter": 26, "digit": 10, "sign": 9, "sex": 4})
+    tables = {"digit": {"mode": "hash"}, "sign": {"rows": 9}}
+    run = {"mode": "hash", "bytes": 40_000, "counted": counted, "lookups": lookups, "tables": tables}
+
+    def modes(unseen: Unseen) -> dict[str, str]:
+        made = plan(dataset, settings=PlanSettings.parse(unseen=unseen, **run))
+        return {name: info.mode for name, info in made.vocabularies.items()}
+
+    hashed = dict.fromkeys(("user", "letter", "digit", "sign"), "hash") | {"sex": "full"}
+    assert modes("hash") == hashed
+    assert modes("own") == hashed | {"letter": "full"}
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(2, 40), st.sampled_from(MODES)), min_size=1, max_size=4),
