@@ -91,8 +91,8 @@ def best(settings: PlanSettings, made: Made, values: Mapping[str, Values]) -> Pl
     if settings.bytes is None:
         raise PlanError("plan.mode: best needs a budget in plan.bytes")
     search = _Search(made, values, _widths(settings, made))
-    for start in _starts(settings):
-        for tried in _candidates(start):
+    for exact in _starts(settings):
+        for tried in _candidates(exact):
             search.add(tried)
         if search.found:
             break
