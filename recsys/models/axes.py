@@ -19,6 +19,11 @@ OnCut = Callable[[nn.Parameter, torch.Size, Cut], object]
 Undo = Callable[[], None]
 
 
+def mask_output(module: nn.Module, mask: Tensor) -> Undo:
+    """Multiply a module's outputs ``[..., units]`` by a mask ``[units]`` from now on."""
+    return module.register_forward_hook(lambda module, inputs, output: output * mask).remove
+
+
 @dataclass(frozen=True)
 class Axis:
     """A tensor with entries, rows or columns of a layer's units, at the end of one dimension."""

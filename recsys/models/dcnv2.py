@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from recsys.models.cross import CrossNetwork
 from recsys.models.fields import FieldVectors
 from recsys.models.initialise import initialise
 from recsys.models.inputs import Inputs, Layout
-from recsys.models.linear import Linear
 from recsys.models.mlp import MLP, Head
 from recsys.models.options import Activation, ModelConfig, Perceptrons, Widths
 
@@ -68,18 +68,3 @@ class DCNv2(nn.Module):
         else:
             logits = self.head(self.mlp(crossed))
         return logits
-
-
-class CrossNetwork(nn.Module):
-    """``x_(l+1) = x_0 * (W_l x_l + b_l) + x_l``, elementwise product."""
-
-    def __init__(self, width: int, layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Linear(width, width) for _ in range(layers))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, width]`` to ``[B, width]``."""
-        first = x
-        for layer in self.layers:
-            x = torch.addcmul(x, first, layer(x))
-        return x

@@ -1,8 +1,8 @@
-"""What a model can lose: hidden units of its perceptrons, heads of its interacting layers.
+"""What a model can lose: hidden units of its perceptrons, heads of its interacting layers, crossed outputs.
 
 A model names its perceptrons and what reads them in ``PERCEPTRONS``, its interacting layers in ``HEADS``;
-the perceptrons of activation units are found. A hidden unit is a row of its layer's matrix, entries of the
-layer's bias, batch norm and activation, and a column of the matrix that reads it.
+the perceptrons of activation units and cross networks are found. A hidden unit is a row of its layer's
+matrix, entries of the layer's bias, batch norm and activation, and a column of the matrix that reads it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from recsys.models.activation_unit import ActivationUnit
-from recsys.models.axes import Axis, HiddenLayer, Undo
+from recsys.models.axes import Axis, HiddenLayer, mask_output
+from recsys.models.cross import CrossNetwork, cross_layers_of
 from recsys.models.dropout import Dropout
 from recsys.models.heads import heads_of
 from recsys.models.linear import Linear
@@ -28,12 +29,14 @@ _EVENTS = 50
 
 
 def hidden_layers(model: nn.Module) -> list[HiddenLayer]:
-    """Layers of a model that can lose hidden units or heads, in order; empty where it has none."""
+    """Layers of a model that can lose hidden units, heads or outputs, in order; empty where it has none."""
     attention: Mapping[str, str] = getattr(model, "HEADS", {})
     readers: Perceptrons = getattr(model, "PERCEPTRONS", {})
+    crossed = [(name, part) for name, part in model.named_modules() if isinstance(part, CrossNetwork)]
     units = [(name, part) for name, part in model.named_modules() if isinstance(part, ActivationUnit)]
     return [
         *(layer for name, reader in attention.items() for layer in heads_of(model, name, reader)),
+        *(layer for name, network in crossed for layer in cross_layers_of(name, network)),
         *(layer for name, unit in units for layer in _layers_of_unit(name, unit)),
         *(layer for name, reader in readers.items() for layer in _layers_of(model, name, reader)),
     ]
@@ -74,14 +77,10 @@ def _chained(
         yield HiddenLayer(
             name=f"{name}.{index}",
             weight=f"{group[0][0]}.weight",
-            mask=partial(_mask_output, group[-1][1]),
+            mask=partial(mask_output, group[-1][1]),
             axes=(*own, Axis(matrix, "weight", 1)),
             uses=uses,
         )
-
-
-def _mask_output(module: nn.Module, mask: Tensor) -> Undo:
-    return module.register_forward_hook(lambda module, inputs, output: output * mask).remove
 
 
 def _axes_of(part: nn.Module) -> Iterator[Axis]:

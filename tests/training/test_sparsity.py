@@ -19,6 +19,7 @@ from recsys.embeddings.planner import plan as make_plan
 from recsys.errors import CheckpointError, ConfigError, PlanError
 from recsys.evaluation.metrics import auc
 from recsys.models import build_model
+from recsys.models.cross import CrossNetwork
 from recsys.models.units import hidden_layers
 from recsys.training.export import export
 from recsys.training.layout import layout_of
@@ -129,6 +130,39 @@ def test_heads_that_are_out_are_gone(dataset: Dataset, tmp_path: Path) -> None:
     assert stored & {shape, shape[::-1]}
 
 
+@pytest.mark.parametrize("structure", ["parallel", "stacked"])
+def test_crossed_outputs_that_are_out_are_gone(dataset: Dataset, tmp_path: Path, structure: str) -> None:
+    """From checkpoint, moments and graph; columns without one are what they were a layer before."""
+    model = {"name": "dcnv2", "cross_layers": 2, "hidden": [24], "structure": structure}
+    run = _train(dataset, tmp_path / "run", DENSE_ONLY, model=model)
+    network = load_trained(run.folder).model.cross
+    assert isinstance(network, CrossNetwork)
+    x = torch.randn(5, network.layers[0].weight.shape[1], generator=torch.Generator().manual_seed(1))
+    expected = x
+    saved = checkpoint_tensors(_checkpoint(run, 30))
+    for number, layer in enumerate(network.layers):
+        columns, weight = layer.columns, layer.weight
+        assert 0 < len(columns) < weight.shape[1]
+        assert len(weight) == len(layer.bias) == len(columns)
+        key = f"cross.layers.{number}"
+        assert torch.equal(saved[f"model.{key}.columns"], columns)
+        assert saved[f"optimiser.dense.{key}.weight.exp_avg"].shape == weight.shape
+        whole = torch.zeros(weight.shape[1], weight.shape[1]).index_copy(0, columns, weight)
+        bias = torch.zeros(weight.shape[1]).index_copy(0, columns, layer.bias)
+        expected = x * (expected @ whole.t() + bias) + expected
+    torch.testing.assert_close(network(x), expected)
+    export(run, tmp_path / "bundle")  # compares the graph's scores with the model's
+    assert 0.25 < run.result.parameters / _dense_parameters(dataset, model) <= 0.3
+
+
+def _dense_parameters(dataset: Dataset, model: Mapping[str, Any]) -> int:
+    options = {key: value for key, value in model.items() if key != "name"}
+    whole = build_model(
+        str(model["name"]), options, layout_of(dataset.features, made_plan(dataset, "dense")), seed=1
+    )
+    return sum(parameter.numel() for parameter in whole.parameters())
+
+
 def test_towers_are_half_as_large(tmp_path: Path) -> None:
     """Hidden units among what goes; users without a vector are exported like others."""
     log = made_retrieval_dataset(tmp_path / "log", rows=500)
@@ -160,8 +194,9 @@ def test_towers_are_half_as_large(tmp_path: Path) -> None:
         (PUBLISHED, DNN, "dense", None),
         (BOTH, HEADS, "dense", None),
         (BOTH, DNN, "dense", 0.9),
+        (BOTH, {"name": "dcnv2", "cross_layers": 2, "hidden": [24]}, "dense", None),
     ],
-    ids=["both-dense", "both-fused", "published", "heads", "averaged"],
+    ids=["both-dense", "both-fused", "published", "heads", "averaged", "crossed"],
 )
 def test_a_resumed_run_goes_on_to_the_bit(
     dataset: Dataset,
