@@ -10,6 +10,7 @@ import yaml
 
 from recsys.config import RatioSplit, RunConfig, load_config, parse_bytes, parse_config
 from recsys.errors import ConfigError
+from recsys.models import parse_options
 from recsys.reference import as_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,9 @@ def test_data_output_and_overrides_replace_what_the_file_says(tmp_path: Path) ->
         ("train.tables.rate", 1, r"train\.tables\.rate: unknown key"),
         ("train.epochs", 0, r"train\.epochs: .*greater than or equal to 1 \(found 0\)"),
         ("train.monitor", "acc", r"train\.monitor: .*'auc'"),
+        ("train.dense.lr", float("inf"), r"train\.dense\.lr: .*finite number \(found inf\)"),
+        ("train.tables.init_std", float("nan"), r"train\.tables\.init_std: .*finite number \(found nan\)"),
+        ("train.gates.final_temp", 1e39, r"train\.gates\.final_temp: .*equal to 1000000 \(found 1e\+39\)"),
         ("data.path", None, r"data\.path is missing"),
     ],
 )
@@ -93,6 +97,11 @@ def test_faults_name_file_and_key(tmp_path: Path, key: str, value: object, messa
         load_config(path)
     assert str(path) in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_options_of_a_model_are_finite() -> None:
+    with pytest.raises(ConfigError, match=r"temperature: .*finite number \(found inf\)"):
+        parse_options("two_tower", {"temperature": float("inf")})
 
 
 def test_every_fault_is_listed() -> None:

@@ -12,9 +12,12 @@ from recsys.errors import ConfigError, did_you_mean
 
 
 class Section(BaseModel):
-    """Base of every block of the run file: unknown keys are refused, values never change."""
+    """Base of every block of the run file: unknown keys and infinite or undefined numbers are refused,
+    values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     @classmethod
     def parse(cls, **values: Any) -> Self:
