@@ -19,7 +19,8 @@ class GateSettings(Section):
     """Adds l1·Σ σ(τθ) over all values to the search's loss: the larger, the more values are closed. It
     scales with the inverse of the number of values: 1e-6 for thousands, 1e-9 for millions."""
     final_temp: float = Field(default=1000.0, ge=1, le=1e6)
-    """τ in the search's last epoch. It begins at 1 and grows by the same factor each epoch."""
+    """τ in the search's last epoch. It begins at 1 and grows by the same factor each epoch; a search of one
+    epoch stays at 1."""
     rewind_epoch: int | None = Field(default=0, ge=0)
     """Epoch of the search whose first weights training begins from again; 0: those before any training,
     null: go on with the weights that the search ends with."""

@@ -1,20 +1,23 @@
 """The search for gates before training: its epochs, its temperatures, and the rewinding after it.
 
 OptFS (WWW 2023): weights and gates learn together for T epochs while the temperature grows from 1 to γ,
-τ_t = γ^(t / (T - 1)). Then weights go back to what they were at the start of epoch T_c, gates become hard
-and stay, and training begins anew with fresh optimisers, as if there had been no search: it sees the
-batches, and draws the dropout, of a training without one.
+τ_t = γ^(t / (T - 1)); with one epoch it stays 1, as no gate would feel a gradient at γ from the start. Then
+weights go back to what they were at the start of epoch T_c, gates become hard and stay, and training begins
+anew with fresh optimisers, as if there had been no search: it sees the batches, and draws the dropout, of a
+training without one.
 """
 
 from __future__ import annotations
 
 import math
 
+import torch.distributed as dist
 from torch import nn
 
 from recsys.embeddings.gates import Gates
 from recsys.embeddings.tables import Tables
 from recsys.errors import CheckpointError
+from recsys.progress import say
 from recsys.settings.gates import GateSettings
 from recsys.training.checkpoint import Checkpoints, Position, load_tensors
 from recsys.training.optimisers import Optimisers
@@ -38,9 +41,8 @@ class GateSearch:
         """Steps that the search takes."""
 
     def temperature(self, epoch: int) -> float:
-        """τ in an epoch of the search: from 1 in the first to ``final_temp`` in the last."""
-        done = epoch / (self.epochs - 1) if self.epochs > 1 else 1.0
-        return float(self._settings.final_temp**done)
+        """τ in an epoch of the search: from 1 in the first to ``final_temp`` in the last of several."""
+        return float(self._settings.final_temp ** (epoch / max(self.epochs - 1, 1)))
 
     def begins_epoch(self, position: Position) -> bool:
         """Set the epoch's temperature; returns whether weights are to be rewound to what they are now."""
@@ -54,7 +56,10 @@ class GateSearch:
     def rewind(
         self, model: nn.Module, tables: Tables, optimisers: Optimisers, checkpoints: Checkpoints
     ) -> None:
-        """Make gates hard, and everything else what it was before ``rewind_epoch``."""
+        """Make gates hard, and everything else what it was before ``rewind_epoch``.
+
+        Says so where the search closed nothing.
+        """
         if self._settings.rewind_epoch is not None:
             checkpoint = checkpoints.named("rewind")
             if checkpoint is None:
@@ -64,6 +69,18 @@ class GateSearch:
             load_tensors(checkpoint, learnt_tensors(model, tables), allow_unused=True)
         self.gates.set_temperature(math.inf)
         optimisers.restart()
+        if self.gates.open_share() == 1 and dist.get_rank() == 0:
+            say(f"gates: {self._closed_nothing()}")
+
+    def _closed_nothing(self) -> str:
+        """What to change where every value is still open."""
+        settings = self._settings
+        return (
+            "the search closed no value. A gate moves by about train.gates.lr in each of "
+            f"{self.steps:,} steps, {settings.lr * self.steps:.3g} in all, which must well exceed "
+            f"train.gates.init ({settings.init:g}): raise lr or epochs if it does not, else l1 "
+            f"({settings.l1:g})"
+        )
 
     def facts(self) -> dict[str, float]:
         """What the record says of gates while they are searched."""

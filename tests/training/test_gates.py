@@ -13,6 +13,7 @@ from recsys.config import DenseOptimizer, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.errors import CheckpointError, ConfigError
+from recsys.progress import reporting
 from recsys.settings.gates import GateSettings
 from recsys.training.export import export
 from recsys.training.loaded import load_trained
@@ -22,6 +23,7 @@ from recsys.training.run_folder import Run
 from recsys.training.train import train
 from tests.training.made import compressed_plan, hashed_plan, made_dataset, made_plan, shared_plan
 from tests.training.saved import saved_bytes
+from tests.training.test_diagnosis import Heard
 
 DNN = {"name": "dnn", "hidden": [16], "batch_norm": True, "dropout": 0.2}
 PLANS: dict[str, Callable[[Dataset, UpdatePath], Plan]] = {
@@ -110,6 +112,26 @@ def test_values_that_tell_nothing_close_before_those_that_decide(dataset: Datase
     assert temperatures == pytest.approx([100 ** (epoch / 11) for epoch in range(12)], rel=1e-5)
     assert record["valid/auc"].drop_nulls().len() == 2
     assert record["search/auc"].drop_nulls().len() == 12
+
+
+@pytest.mark.parametrize(("lr", "closes"), [(0.2, True), (1e-3, False)])
+def test_one_epoch_can_close_values_and_a_search_that_closed_none_says_why(
+    dataset: Dataset, tmp_path: Path, lr: float, closes: bool
+) -> None:
+    """Eight steps of 0.2 lead from 0.5 below zero; eight of 0.001 do not."""
+    settings = _settings({"epochs": 1, "lr": lr, "l1": 1e-2}, max_steps=STEPS + 1)
+    with reporting(heard := Heard()):
+        run = _train(dataset, tmp_path / "run", made_plan(dataset, "dense"), settings)
+    kept, size = np.array(list(run.result.kept_values.values())).sum(0)
+    assert run.metrics["gates/temperature"].drop_nulls().unique().to_list() == [1.0]
+    said = [line for line in heard.lines if line.startswith("gates: ")]
+    if closes:
+        assert kept < size
+        assert not said
+    else:
+        assert kept == size
+        assert len(said) == 1
+        assert "8 steps, 0.008 in all, which must well exceed train.gates.init (0.5)" in said[0]
 
 
 def test_a_rewind_behind_the_search_is_refused() -> None:
