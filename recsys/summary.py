@@ -260,7 +260,11 @@ def _show_gates(gates: BundleGates, console: Console) -> None:
 
 
 def _of_gates(gates: BundleGates) -> str:
-    return f"{gates.kept_share:.1%} of values kept; what left would take {size(gates.bytes)}"
+    kept = f"{gates.kept_share:.1%} of values kept"
+    if gates.bytes < 0:
+        grown = size(-gates.bytes)
+        return f"{kept}; the bundle grew by {grown}, as open values must be listed: plan with unseen: own"
+    return f"{kept}; what left would take {size(gates.bytes)}"
 
 
 def _number(value: float | int | None) -> str:

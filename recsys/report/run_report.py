@@ -274,6 +274,10 @@ def _gates(gates: BundleGates) -> str:
     rows = [(name, values, closed, 1 - closed / values) for name, values, closed in counts]
     total = ("all", sum(row[1] for row in rows), sum(row[2] for row in rows), gates.kept_share)
     saved = f"The rows and keys of closed values, {size(gates.bytes)}, are not in the bundle."
+    if gates.bytes < 0:
+        saved = (
+            f"The bundle grew by {size(-gates.bytes)}, as open values must be listed beside closed ones."
+        )
     return table(rows, fields, total) + f'<p class="small">{saved}</p>'
 
 

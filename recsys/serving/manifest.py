@@ -126,7 +126,8 @@ class BundleGates(_Part):
     rows: int
     """Table rows that the plan has and the bundle does not, as no open value has them."""
     bytes: int
-    """Bytes of those rows as they would be stored, and of the keys and row maps of closed values."""
+    """Bytes of those rows as they would be stored, and of the keys and row maps of closed values, less
+    those of open values that are listed only because others are closed; below 0 where the bundle grew."""
 
     @property
     def kept_share(self) -> float:

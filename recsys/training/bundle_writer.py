@@ -250,7 +250,7 @@ def _write_vocabularies(
         if planned.mode == "pool":  # a value without rows reads as an unseen one does: zeros
             dealt = row_of[values["id"].to_numpy()].reshape(values.height, -1)
             values = values.filter(pl.Series((dealt != 0).any(axis=1)))
-        hashes = planned.unseen == "hash" and open_values.untouched(trained.plan, planned.table, gates)
+        hashes = open_values.hashes(trained.plan, name, gates)
         vocabulary = _vocabulary(name, trained.plan, values, row_of, hashes=hashes)
         keys_file = None
         if len(vocabulary.keys) or not vocabulary.hashed:

@@ -19,7 +19,7 @@ from recsys.training.tower_writer import trained_towers
 if TYPE_CHECKING:
     from recsys.training.loaded import TrainedModel
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the same run and settings give another bundle."""
 
 SAMPLE_ROWS = 256

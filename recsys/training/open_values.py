@@ -62,8 +62,14 @@ def kept(plan: Plan, tables: Mapping[str, NDArray[np.float32]], maps: Arrays, ga
 def untouched(plan: Plan, table: str, gates: OpenValues | None) -> bool:
     """Whether a table stays whole, as unseen values are hashed into it and no reader has closed ones."""
     readers = [name for name, planned in plan.vocabularies.items() if planned.table == table]
-    hashes = any(plan.vocabularies[name].unseen == "hash" for name in readers)
-    return hashes and (gates is None or all(gates.open[name].all() for name in readers))
+    hashed = any(plan.vocabularies[name].unseen == "hash" for name in readers)
+    return hashed and (gates is None or all(gates.open[name].all() for name in readers))
+
+
+def hashes(plan: Plan, vocabulary: str, gates: OpenValues | None) -> bool:
+    """Whether a bundle hashes values when they come, and does not list those."""
+    planned = plan.vocabularies[vocabulary]
+    return planned.unseen == "hash" and untouched(plan, planned.table, gates)
 
 
 def listed(gates: OpenValues | None, vocabulary: str, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -78,14 +84,21 @@ def listed(gates: OpenValues | None, vocabulary: str, ids: NDArray[np.int64]) ->
 
 
 def described(plan: Plan, stored: Mapping[str, BundleTable], gates: OpenValues) -> BundleGates:
-    """What gates closed, and the bytes that this saves."""
+    """What gates closed, and the bytes that this saves, or costs where values must be listed for it."""
     rows = {name: table.rows - stored[name].rows for name, table in plan.tables.items()}
     saved = sum(count * row_bytes(stored[name].dtype, stored[name].dim) for name, count in rows.items())
     vocabularies = {}
     for name, planned in plan.vocabularies.items():
         is_open = gates.open[name]
         vocabularies[name] = ClosedValues(values=planned.size, closed=int((~is_open).sum()))
-        keys = np.arange(FIRST_ID, FIRST_ID + planned.method.shipped(planned))
-        left = len(keys) - int(listed(gates, name, keys).sum())
-        saved += left * (KEY_BYTES + ROW_BYTES * planned.lookups)
+        saved += _keys_left(plan, name, gates) * (KEY_BYTES + ROW_BYTES * planned.lookups)
     return BundleGates(vocabularies=vocabularies, rows=sum(rows.values()), bytes=saved)
+
+
+def _keys_left(plan: Plan, vocabulary: str, gates: OpenValues) -> int:
+    """Values that the bundle would list without gates and does not; below 0 where it lists more."""
+    planned = plan.vocabularies[vocabulary]
+    if hashes(plan, vocabulary, gates):
+        return 0
+    known = np.arange(FIRST_ID, planned.size)
+    return planned.method.shipped(planned) - int(listed(gates, vocabulary, known).sum())

@@ -213,6 +213,9 @@ def test_closed_values_stand_beside_the_kept_ones(tmp_path: Path) -> None:
     text = " ".join(outline(path.read_text(encoding="utf-8")).words)
     assert "item 200 150 25.00% day 50 0 100.00% all 250 150 40.00%" in text
     assert "2.0 kB, are not in the bundle" in text
+    grown = BundleGates(vocabularies=vocabularies, rows=150, bytes=-3_000)
+    write_run_report(path, title="t", gates=grown)
+    assert "The bundle grew by 3.0 kB" in " ".join(outline(path.read_text(encoding="utf-8")).words)
 
 
 def test_what_was_kept_is_drawn_and_listed(tmp_path: Path) -> None:
