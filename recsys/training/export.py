@@ -97,7 +97,7 @@ def _parts(trained: TrainedModel, metrics: Mapping[str, Any], prune: float) -> T
         model={"name": run.file.model, **run.file.options},
         metrics=metrics,
         gates=gates,
-        towers=trained_towers(run, sample),
+        towers=trained_towers(run, sample, cleared),
     )
 
 

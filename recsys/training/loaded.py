@@ -81,9 +81,7 @@ def score_dataset(
     """
     run = Run.load(folder)
     settings = run.file.train
-    with opened_run(run) as (own, _, model, tables):
-        for table, rows in (cleared or {}).items():
-            tables.clear(table, rows)
+    with opened_run(run, cleared) as (own, _, model, tables):
         batches = Batches(
             dataset or own, part, settings.batch_size, shuffle_rows=settings.shuffle_rows, shuffle=False
         )
@@ -94,8 +92,13 @@ def score_dataset(
 
 
 @contextmanager
-def opened_run(run: Run) -> Iterator[tuple[Dataset, Layout, nn.Module, Tables]]:
-    """The best weights of a run in a model in eval mode and its tables, on one CPU process."""
+def opened_run(
+    run: Run, cleared: Mapping[str, NDArray[np.int64]] | None = None
+) -> Iterator[tuple[Dataset, Layout, nn.Module, Tables]]:
+    """The best weights of a run in a model in eval mode and its tables, on one CPU process.
+
+    ``cleared`` are rows by table that are set to zeros.
+    """
     dataset = run.dataset()
     layout = layout_of(dataset.features, run.plan)
     model = build_model(run.file.model, run.file.options, layout, seed=run.file.train.seed)
@@ -109,4 +112,6 @@ def opened_run(run: Run) -> Iterator[tuple[Dataset, Layout, nn.Module, Tables]]:
             raise CheckpointError(f"{checkpoint} was made with plan {saved}, run.json has {plan}")
         fit_model(model, saved_shapes(checkpoint))
         load_tensors(checkpoint, weight_tensors(model, tables), allow_unused=True)
+        for table, rows in (cleared or {}).items():
+            tables.clear(table, rows)
         yield dataset, layout, model.eval(), tables

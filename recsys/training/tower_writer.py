@@ -54,11 +54,14 @@ class TrainedTowers:
         return 1 if self.sample_vectors.ndim == 2 else self.sample_vectors.shape[1]
 
 
-def trained_towers(run: Run, sample: pl.DataFrame) -> TrainedTowers | None:
+def trained_towers(
+    run: Run, sample: pl.DataFrame, cleared: Mapping[str, NDArray[np.int64]] | None = None
+) -> TrainedTowers | None:
     """The towers of a run's best weights; None where its model scores rows.
 
     Args:
         sample: raw rows of the self-test.
+        cleared: rows by table that count as zeros; default: none.
 
     Raises ConfigError where a feature of items has a name that the catalogue's file needs for itself.
     """
@@ -74,7 +77,7 @@ def trained_towers(run: Run, sample: pl.DataFrame) -> TrainedTowers | None:
     config = parse_options(run.file.model, run.file.options)
     if not isinstance(config, TwoTowerConfig):
         return None
-    with opened_run(run) as (dataset, layout, model, tables), distributed("cpu") as ranks:
+    with opened_run(run, cleared) as (dataset, layout, model, tables), distributed("cpu") as ranks:
         assert isinstance(model, TwoTower)
         catalogue = Catalogue.of(dataset, config.item)
         items = vectors_of(model.item, tables, catalogue.columns, ranks)

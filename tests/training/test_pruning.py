@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from recsys.config import PlanSettings, TableSettings, TrainSettings
@@ -17,8 +18,11 @@ from recsys.serving.dense import CLOSED
 from recsys.training.export import export
 from recsys.training.loaded import load_trained
 from recsys.training.pruning import closed_rows, pruned
+from recsys.training.raw_scores import score_raw
+from recsys.training.run_folder import Run
 from recsys.training.train import train
 from tests.training.made import SIZES, made_dataset
+from tests.training.retrieval_log import made_log, made_retrieval_dataset, made_retrieval_plan
 
 
 def test_the_smallest_vectors_of_all_vocabularies_are_cut() -> None:
@@ -62,7 +66,7 @@ def test_a_pruned_bundle_scores_as_the_model_without_vectors(tmp_path: Path, dat
     assert bundle.manifest.selftest.model_difference <= 1e-5
     assert bundle.manifest.selftest.rows > 0
     weights = load_trained(run.folder).tables["item"]
-    is_open = pruned(made, load_trained(run.folder).tables, 0.5).open["item"]
+    is_open = _open(run, made).open["item"]
     kept = dataset.values("item").filter(is_open[2:])
     assert 0 < kept.height < SIZES["item"] - 2
     vocabulary = bundle.vocabularies["item"]
@@ -78,3 +82,24 @@ def test_a_pruned_bundle_scores_as_the_model_without_vectors(tmp_path: Path, dat
     assert colours.hashed == (range(2, 9),)
     assert colours.lookup(np.array([MISSING_KEY], np.uint64)).tolist() == [0]
     assert bundle.manifest.tables["colour"].rows == 9
+
+
+def test_a_pruned_retrieval_model_has_queries_and_items_without_the_vectors(tmp_path: Path) -> None:
+    towers = made_retrieval_dataset(tmp_path / "log", rows=400)
+    settings = TrainSettings(max_steps=4, batch_size=100, monitor="recall", monitor_k=10, device="cpu")
+    model = {"name": "two_tower", "query_hidden": [8], "item_hidden": [8], "temperature": 0.2}
+    made = made_retrieval_plan(towers)
+    run = train(towers, tmp_path / "run", model=model, plan=made, settings=settings)
+    bundle = export(run, tmp_path / "bundle", dtype="float32", prune=0.5)
+    assert bundle.manifest.towers is not None
+    assert bundle.manifest.towers.model_difference < 1e-5
+    items = pl.read_parquet(bundle.folder / bundle.manifest.towers.items)
+    known = made_log(60, seed=3).join(items.select("id", "vector"), left_on="item_id", right_on="id")
+    products = (bundle.query_encoder().encode(known) * known["vector"].to_numpy()).sum(1)
+    right = score_raw(run.folder, known.drop("vector"), closed_rows(made, _open(run, made)))
+    np.testing.assert_allclose(1 / (1 + np.exp(-products / 0.2)), right, atol=1e-5)
+    assert np.abs(right - score_raw(run.folder, known.drop("vector"))).max() > 1e-3
+
+
+def _open(run: Run, made: Plan) -> OpenValues:
+    return pruned(made, load_trained(run.folder).tables, 0.5)
