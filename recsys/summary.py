@@ -227,7 +227,7 @@ def show_explanation(found: Explanation, most: int = 10) -> None:
 
 
 def show_bundle(bundle: Bundle) -> None:
-    """Tables, bytes, and what quantisation costs."""
+    """Tables, bytes, and what quantisation and pruning cost."""
     manifest = bundle.manifest
     table = _table("table", "#rows", "#dim", "type", "#bytes", "#largest error")
     for name, entry in manifest.tables.items():
@@ -245,6 +245,10 @@ def show_bundle(bundle: Bundle) -> None:
     if cost is not None:
         text = f"{cost.auc_float:.6f} → {cost.auc_quantised:.6f} ({-cost.cost:+.6f})"
         console.print(f"AUC of {cost.rows:,} held-out rows, float → stored: {text}", highlight=False)
+    lost = manifest.pruning
+    if lost is not None:
+        text = f"{lost.auc_unpruned:.6f} → {lost.auc_pruned:.6f} ({-lost.cost:+.6f})"
+        console.print(f"AUC of {lost.rows:,} held-out rows, unpruned → pruned: {text}", highlight=False)
     if manifest.gates is not None:
         _show_gates(manifest.gates, console)
     console.print(f"{size(manifest.bytes['total'])} written to {bundle.folder}", highlight=False)
@@ -391,6 +395,10 @@ def _show_bytes(place: Place, console: Console) -> None:
     if cost is not None:
         text = f"AUC {cost.auc_float:.5f} → {cost.auc_quantised:.5f} on {cost.rows:,} held-out rows"
         console.print(f"quantisation        {text}", highlight=False)
+    lost = bundle.pruning
+    if lost is not None:
+        text = f"AUC {lost.auc_unpruned:.5f} → {lost.auc_pruned:.5f} on {lost.rows:,} held-out rows"
+        console.print(f"pruning             {text}", highlight=False)
     if bundle.gates is not None:
         console.print(f"gates               {_of_gates(bundle.gates)}", highlight=False)
 

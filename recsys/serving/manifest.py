@@ -23,6 +23,8 @@ VERSIONS = (1, 2, 3, 4, 5, 6, 7)
 since 3 gates may close values; since 4 there may be a query tower and items; since 5 row maps are int32,
 values that are not listed may be hashed, and rows be multiplied or added; since 6 lookups may be hashed to
 different rows of a table; since 7 a query may have several vectors."""
+PRUNING, UNPRUNED = "pruning", "unpruned"
+"""Keys of a pruned bundle's ``metrics``: what pruning cost, and what the model was like before it."""
 TOLERANCE = 1e-5
 """Largest difference of a probability that the self-test accepts. Matrix products of two processors
 differ by about 1e-6; a wrong row, code or encoder moves scores by far more."""
@@ -149,6 +151,19 @@ class Quantisation(_Part):
     """``auc_float - auc_quantised``."""
 
 
+class Pruning(_Part):
+    """What leaving out values cost, measured like quantisation, with float32 tables."""
+
+    part: Part
+    """``test``, or ``valid`` or ``train`` where the parts before it hold no rows."""
+    rows: int
+    """Rows measured, the first ones of the part."""
+    auc_unpruned: float
+    auc_pruned: float
+    cost: float
+    """``auc_unpruned - auc_pruned``."""
+
+
 class SelfTest(_Part):
     """Rows that every reader scores again when it loads the bundle."""
 
@@ -206,6 +221,8 @@ class BundleManifest(_Part):
     embeddings: dict[str, str] = {}
     """Feature → Parquet of its vectors with raw ids, where exported."""
     metrics: dict[str, Any] = {}
+    """Of the validation rows, by their names in ``metrics.jsonl``. Of a pruned bundle: ``pruning``, and
+    ``unpruned``, those of the model with all its values."""
     quantisation: Quantisation | None = None
     gates: BundleGates | None = None
     towers: Towers | None = None
@@ -236,6 +253,12 @@ class BundleManifest(_Part):
             if path not in self.files:
                 raise ValueError(f"files: {path!r} is not listed")
         return self
+
+    @property
+    def pruning(self) -> Pruning | None:
+        """What leaving out values cost; None where none were cut, or it was not measured."""
+        found = None if self.gates is None else self.metrics.get(PRUNING)
+        return None if found is None else Pruning.model_validate(found)
 
     def save(self, folder: Path) -> None:
         """Write ``manifest.json``, its own checksum included."""

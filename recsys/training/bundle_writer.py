@@ -18,26 +18,24 @@ import polars as pl
 from numpy.typing import NDArray
 
 import recsys
-from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset, Feature, Part
+from recsys.data.dataset import MISSING_ID, UNSEEN_ID, Dataset, Feature
 from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import Plan, ServeDtype
 from recsys.embeddings.rows import row_maps
 from recsys.errors import BundleError
-from recsys.evaluation.metrics import auc
-from recsys.progress import progress
 from recsys.serving.bundle import Bundle, query_encoder_of
 from recsys.serving.dense import DensePart
 from recsys.serving.encode import Vocabulary
 from recsys.serving.files import file_name, record_of, save_tensors
 from recsys.serving.manifest import (
     MANIFEST_FILE,
+    PRUNING,
     TOLERANCE,
     BundleFeature,
     BundleManifest,
     BundleTable,
     BundleVocabulary,
     HashedRows,
-    Quantisation,
     SelfTest,
     Towers,
 )
@@ -48,13 +46,10 @@ from recsys.serving.selftest import QUERY, SCORE, read_rows, store_rows
 from recsys.stage import STAGE_FILE, StageRecord, written_aside
 from recsys.training import open_values
 from recsys.training.embedding_export import save_embeddings
-from recsys.training.raw_rows import encoded_rows
+from recsys.training.held_out_cost import MEASURED_ROWS, Exact, HeldOut
 from recsys.training.tower_writer import QUERY_FILE, TrainedTowers, write_towers
 
 DENSE_FILE, SELFTEST_FILE = "dense.onnx", "selftest.safetensors"
-MEASURED_ROWS = 2_000_000
-"""Held-out rows at most that quantisation's cost is measured on."""
-HELD_OUT: tuple[Part, ...] = ("test", "valid", "train")
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "polars", "safetensors", "torch", "xxhash")
 _PARTS = {
     "tables": "tables/*",
@@ -85,7 +80,9 @@ class Trained:
     """Name and options, for people."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     gates: OpenValues | None = None
-    """Which values are open; None: the model has no gates."""
+    """Which values are open; None: all are, as the model has no gates and none were cut."""
+    unpruned: Trained | None = None
+    """The model with all its values, where some of them were cut."""
     towers: TrainedTowers | None = None
     """Of retrieval models."""
 
@@ -107,7 +104,7 @@ def write_bundle(
         dtype: of every table; default: as the plan says per table. A table too narrow to gain from
             int8 or int4 is stored as float16.
         embeddings: features whose vectors are also written with their raw ids.
-        measured_rows: held-out rows at most that quantisation's cost is measured on.
+        measured_rows: held-out rows at most that the costs of quantisation and pruning are measured on.
         record: what the bundle is made from, for ``stage.json``.
 
     Raises:
@@ -140,11 +137,15 @@ def write_bundle(
             tables=tables,
             dense=DensePart(folder / DENSE_FILE),
         )
-        exact = {name: Table.from_weights(name, array, "float32") for name, array in shipped.items()}
-        selftest, towers = _write_selftest(trained, scorer, exact, folder)
-        lossy = any(table.dtype != "float32" for table in stored.values())
-        measured = lossy and towers is None  # positive rows alone have no AUC
-        cost = _quantisation(trained, scorer, exact, maps, measured_rows) if measured else None
+        exact = _exact(shipped, maps)
+        selftest, towers = _write_selftest(trained, scorer, exact.tables, folder)
+        cost, metrics = None, dict(trained.metrics)
+        if towers is None:  # positive rows alone have no AUC
+            lossy = any(table.dtype != "float32" for table in stored.values())
+            before = None if trained.unpruned is None else _exact(*_shipped(trained.unpruned))
+            measured = HeldOut(trained.dataset, scorer, measured_rows)
+            cost, of_pruning = measured.costs(exact, before, lossy=lossy)
+            metrics |= {} if of_pruning is None else {PRUNING: of_pruning.model_dump()}
         files = {name: record_of(folder / name) for name in _files_in(folder)}
         BundleManifest(
             packages=_versions(),
@@ -159,7 +160,7 @@ def write_bundle(
             dense=DENSE_FILE,
             selftest=selftest,
             embeddings={name: f"embeddings/{file_name(name, '.parquet')}" for name in embeddings},
-            metrics=dict(trained.metrics),
+            metrics=metrics,
             quantisation=cost,
             towers=towers,
             gates=None
@@ -215,6 +216,12 @@ def _shipped(
         return trained.tables, maps
     kept = open_values.kept(trained.plan, trained.tables, maps, trained.gates)
     return kept.tables, kept.maps
+
+
+def _exact(weights: Mapping[str, NDArray[np.float32]], maps: Mapping[str, NDArray[np.int64]]) -> Exact:
+    return Exact(
+        {name: Table.from_weights(name, array, "float32") for name, array in weights.items()}, maps
+    )
 
 
 def _write_tables(
@@ -321,40 +328,6 @@ def _write_selftest(
         towers, expected[QUERY] = write_towers(trained.towers, folder, encoder, frame, exact)
     save_tensors(folder / SELFTEST_FILE, {**rows, **expected})
     return SelfTest(file=SELFTEST_FILE, rows=frame.height, model_difference=float(difference)), towers
-
-
-def held_out(dataset: Dataset) -> Part:
-    """The part whose rows a bundle is tried on: test, or what there is in its place."""
-    rows = dataset.manifest.rows
-    return next((part for part in HELD_OUT if rows.get(part, 0)), "train")
-
-
-def _quantisation(
-    trained: Trained,
-    scorer: Scorer,
-    exact: Mapping[str, Table],
-    maps: Mapping[str, NDArray[np.int64]],
-    limit: int,
-) -> Quantisation | None:
-    """AUC of the first held-out rows with exact and with stored tables; None where it is not defined."""
-    part = held_out(trained.dataset)
-    labels, exactly, stored = [], [], []
-    total = min(limit, trained.dataset.manifest.rows.get(part, 0))
-    with progress("cost of quantisation", total=total) as bar:
-        for rows, label in encoded_rows(trained.dataset, part, maps, limit):
-            labels.append(label)
-            exactly.append(scorer.score_encoded(rows, exact))
-            stored.append(scorer.score_encoded(rows))
-            bar.advance(rows.count)
-    if not labels:
-        return None
-    label = np.concatenate(labels)
-    full, quantised = auc(label, np.concatenate(exactly)), auc(label, np.concatenate(stored))
-    if full is None or quantised is None:
-        return None
-    return Quantisation(
-        part=part, rows=len(label), auc_float=full, auc_quantised=quantised, cost=full - quantised
-    )
 
 
 def _files_in(folder: Path) -> list[str]:

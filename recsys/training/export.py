@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.embeddings.plan import ServeDtype
 from recsys.serving.bundle import Bundle
-from recsys.serving.manifest import MANIFEST_FILE
+from recsys.serving.manifest import MANIFEST_FILE, UNPRUNED
 from recsys.stage import StageRecord, fingerprints, require_ours, settings_of
-from recsys.training.bundle_writer import MEASURED_ROWS, Trained, held_out, write_bundle
+from recsys.training.bundle_writer import Trained, write_bundle
+from recsys.training.held_out_cost import MEASURED_ROWS, held_out
 from recsys.training.pruning import closed_rows, pruned
 from recsys.training.raw_rows import raw_rows
 from recsys.training.run_folder import RUN_FILE, Run
@@ -45,11 +47,12 @@ def export(
             says per table. Tables too narrow to gain from int8 or int4 are stored as float16.
         embeddings: features whose vectors are also written as Parquet and safetensors, with raw ids.
         prune: share of the values with rows of their own that leave, those with the smallest vectors.
-        metrics: what the manifest says about quality; default: validation metrics of the best step.
-        measured_rows: test rows at most that quantisation's AUC cost is measured on.
+        metrics: what the manifest says about quality; default: validation metrics of the best step, with
+            ``prune`` under the key ``unpruned``.
+        measured_rows: test rows at most that the AUC costs of quantisation and pruning are measured on.
 
     Returns:
-        The bundle; ``bundle.manifest.quantisation`` holds the cost, ``bundle.manifest.bytes`` the sizes.
+        The bundle; ``bundle.manifest.quantisation`` and ``.pruning`` hold the costs, ``.bytes`` the sizes.
 
     Raises:
         CheckpointError: the run is not finished, or damaged.
@@ -64,7 +67,7 @@ def export(
     checkpoints = trained.run.folder / "checkpoints"
     read = [trained.run.folder / RUN_FILE, checkpoints / "best", trained.dataset.folder / "dataset.json"]
     settings = settings_of({"dtype": dtype, "embeddings": list(embeddings), "prune": prune})
-    stated = dict(metrics) if metrics is not None else validation_metrics(trained.run)
+    stated = metrics if metrics is not None else _metrics(trained.run, prune)
     return write_bundle(
         _parts(trained, stated, prune),
         output,
@@ -86,7 +89,7 @@ def _parts(trained: TrainedModel, metrics: Mapping[str, Any], prune: float) -> T
         gates = pruned(run.plan, trained.tables, prune, trained.gates)
         cleared = closed_rows(run.plan, gates)
     sample = raw_rows(dataset, held_out(dataset), SAMPLE_ROWS, seen=hashed)
-    return Trained(
+    parts = Trained(
         dataset=dataset,
         plan=run.plan,
         tables=trained.tables,
@@ -99,6 +102,13 @@ def _parts(trained: TrainedModel, metrics: Mapping[str, Any], prune: float) -> T
         gates=gates,
         towers=trained_towers(run, sample, cleared),
     )
+    return replace(parts, unpruned=replace(parts, gates=trained.gates)) if prune else parts
+
+
+def _metrics(run: Run, prune: float) -> dict[str, Any]:
+    """What is known of a model's quality, said of what it was measured on."""
+    found = validation_metrics(run)
+    return {UNPRUNED: found} if prune and found else dict(found)
 
 
 def validation_metrics(run: Run) -> dict[str, float]:

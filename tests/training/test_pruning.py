@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from recsys.config import PlanSettings, TableSettings, TrainSettings
 from recsys.data.dataset import UNSEEN_ID, Dataset
@@ -15,8 +16,9 @@ from recsys.embeddings.open_values import OpenValues
 from recsys.embeddings.plan import Plan, TablePlan, VocabularyPlan
 from recsys.embeddings.planner import plan
 from recsys.serving.dense import CLOSED
-from recsys.training.export import export
-from recsys.training.loaded import load_trained
+from recsys.summary import show_bundle
+from recsys.training.export import export, validation_metrics
+from recsys.training.loaded import load_trained, score_dataset
 from recsys.training.pruning import closed_rows, pruned
 from recsys.training.raw_scores import score_raw
 from recsys.training.run_folder import Run
@@ -57,7 +59,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return made_dataset(tmp_path_factory.mktemp("pruned") / "dataset", rows=300)
 
 
-def test_a_pruned_bundle_scores_as_the_model_without_vectors(tmp_path: Path, dataset: Dataset) -> None:
+def test_a_pruned_bundle_scores_as_the_model_without_vectors(
+    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
     tables = {"colour": TableSettings(mode="hash", rows=9)}
     made = plan(dataset, settings=PlanSettings(embedding_dim=8, tables=tables, unseen="hash"))
     settings = TrainSettings(max_steps=4, batch_size=100, device="cpu")
@@ -82,6 +86,22 @@ def test_a_pruned_bundle_scores_as_the_model_without_vectors(tmp_path: Path, dat
     assert colours.hashed == (range(2, 9),)
     assert colours.lookup(np.array([MISSING_KEY], np.uint64)).tolist() == [0]
     assert bundle.manifest.tables["colour"].rows == 9
+    unpruned = export(run, tmp_path / "unpruned", dtype="float32").manifest
+    assert unpruned.pruning is None
+    assert bundle.manifest.metrics.keys() == {"pruning", "unpruned"}
+    assert bundle.manifest.metrics["unpruned"] == unpruned.metrics == validation_metrics(run)
+    cost = bundle.manifest.pruning
+    assert cost is not None
+    assert (cost.part, cost.rows) == ("test", dataset.manifest.rows["test"])
+    label = pl.read_parquet(dataset.part("test"))["__label__"]
+    assert cost.auc_unpruned == pytest.approx(roc_auc_score(label, score_dataset(run.folder, "test")))
+    without = score_dataset(run.folder, "test", cleared=closed_rows(made, _open(run, made)))
+    assert cost.auc_pruned == pytest.approx(roc_auc_score(label, without))
+    assert cost.cost == cost.auc_unpruned - cost.auc_pruned != 0
+    assert bundle.manifest.quantisation is None
+    show_bundle(bundle)
+    shown = f"unpruned → pruned: {cost.auc_unpruned:.6f} → {cost.auc_pruned:.6f} ({-cost.cost:+.6f})"
+    assert shown in capsys.readouterr().out
 
 
 def test_a_pruned_retrieval_model_has_queries_and_items_without_the_vectors(tmp_path: Path) -> None:
@@ -92,6 +112,7 @@ def test_a_pruned_retrieval_model_has_queries_and_items_without_the_vectors(tmp_
     run = train(towers, tmp_path / "run", model=model, plan=made, settings=settings)
     bundle = export(run, tmp_path / "bundle", dtype="float32", prune=0.5)
     assert bundle.manifest.towers is not None
+    assert bundle.manifest.metrics.keys() == {"unpruned"}, "positive rows alone have no AUC"
     assert bundle.manifest.towers.model_difference < 1e-5
     items = pl.read_parquet(bundle.folder / bundle.manifest.towers.items)
     known = made_log(60, seed=3).join(items.select("id", "vector"), left_on="item_id", right_on="id")
