@@ -35,6 +35,12 @@ class CrossLayer(Linear):
         if not self.is_whole:
             destination[f"{prefix}columns"] = self.columns
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
+        columns = state_dict.pop(f"{prefix}columns", None)
+        if columns is not None:
+            self.columns.copy_(columns)
+        super()._load_from_state_dict(state_dict, prefix, *more)
+
 
 class CrossNetwork(nn.Module):
     """``x_(l+1) = x_0 * (W_l x_l + b_l) + x_l``, elementwise product (Wang et al. 2021, eq. 1).
