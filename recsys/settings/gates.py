@@ -26,7 +26,7 @@ class GateSettings(Section):
     null: go on with the weights that the search ends with."""
     lr: float = Field(default=1e-3, gt=0)
     """Learning rate of the gates, by Adam."""
-    init: float = Field(default=0.5, gt=0)
+    init: float = Field(default=0.5, gt=0, le=100)
     """θ that every gate begins with."""
     buckets: int = Field(default=1 << 20, ge=3)
     """Gates at most of a hashed vocabulary; where it has more values, they share gates by a hash."""
