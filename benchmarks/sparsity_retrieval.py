@@ -29,7 +29,7 @@ VERSION = 2
 """Raised by hand when the code under a cell changes what comes out."""
 ROOT = Path(__file__).resolve().parents[1]
 RUN_FILE = "pipelines/gowalla_retrieval.yaml"
-HALF = {"budget": 0.5, "interval": 50, "updates": 20}
+HALF = {"budget": 0.5, "interval": 50, "updates": 20, "drop": 0.3}
 CASES: dict[str, dict[str, Any]] = {
     "whole": {},
     "rows_50": {"train.sparsity": HALF},

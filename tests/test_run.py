@@ -219,7 +219,7 @@ def test_ranking_may_choose_the_features(case: Case) -> None:
 
 def test_the_column_that_tells_the_label_is_the_one_that_stays_whole(case: Case) -> None:
     """The planner hears of it from the ranking, and again when the ranking changes."""
-    wanted = ("plan={mode: best, bytes: 2KB, embedding_dim: 8}",)
+    wanted = ("plan={mode: best, bytes: 2KB, embedding_dim: 8, exact: 5}",)
     modes = {}
     for column in ("item_id", "user_id"):
         rows = log()
