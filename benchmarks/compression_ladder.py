@@ -151,18 +151,18 @@ def draw(found: Mapping[Ladder, Sequence[Point]], path: Path) -> None:
 
     shown = {ladder: points for ladder, points in found.items() if points}
     figure, panels = pyplot.subplots(
-        len(shown), 1, figsize=(8, 4.5 * len(shown)), layout="constrained", squeeze=False
+        len(shown), 1, figsize=(9, 4.5 * len(shown)), layout="constrained", squeeze=False
     )
     for axes, (ladder, points) in zip(panels[:, 0], shown.items(), strict=True):
-        for method in METHODS:
+        for number, method in enumerate(METHODS):
             line = sorted((point.bytes, point.auc) for point in points if point.method == method)
             if line:
                 sizes, aucs = zip(*line, strict=True)
-                style = "k--" if method == "best" else "-"
+                style = "k--" if method == "best" else f"C{number}-"
                 axes.plot([size / 1000 for size in sizes], aucs, style, marker="o", label=method)
         axes.set(xlabel="shipped kB: tables, keys, row maps", ylabel="test AUC")
         axes.set_title(f"{ladder.title}, DCNv2: AUC of the bundle against its bytes")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib import colormaps
@@ -28,12 +29,13 @@ def draw_shares(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]
     for axes, (log, methods) in zip(panels, points.items(), strict=True):
         axes.axhline(max(auc for _, auc in methods["dense"]), color="grey", linewidth=1)
         for method, found in methods.items():
-            shares, aucs = zip(*sorted(found), strict=True)
+            shares, aucs = zip(*found, strict=True)
             at = marks[method]
             mark, colour = _MARKS[at % len(_MARKS)], colormaps["tab10"](at % 10)
-            axes.plot(shares, aucs, mark, label=method, linestyle="-", alpha=0.8, color=colour)
+            axes.plot(shares, aucs, mark, label=method, linestyle="none", alpha=0.8, color=colour)
+            axes.plot(*_means(found), linestyle="-", alpha=0.8, color=colour)
         _label(axes, f"{log}: smaller models by method", "share of all weights that is kept", "test AUC")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(folder / "sparsity-auc.png", dpi=110, metadata={"Software": None})
 
 
@@ -63,6 +65,15 @@ def draw_time(densities: Mapping[str, Mapping[str, Sequence[Any]]], folder: Path
         _label(axes, f"{log}, a fifth of all weights: who keeps how much", "steps", "share that is kept")
         axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(folder / "sparsity-time.png", dpi=110, metadata={"Software": None})
+
+
+def _means(found: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Shares, to two digits, and the mean AUC at each."""
+    by_share: dict[float, list[float]] = {}
+    for share, auc in found:
+        by_share.setdefault(round(share, 2), []).append(auc)
+    shares = sorted(by_share)
+    return shares, [fmean(by_share[share]) for share in shares]
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
