@@ -39,7 +39,7 @@ MOST_KEPT, MOST_LOST = 0.5, 1e-3
 SEARCH = {"epochs": 10, "lr": 2e-3, "final_temp": 1000.0}
 LADDERS: dict[str, tuple[float, ...]] = {
     "frappe_x1": (4e-5, 5e-5, 6e-5, 8e-5, 1e-4),
-    "ml1m_ctr": (1e-6, 3e-6, 1e-5, 3e-5),
+    "ml1m_ctr": (1e-6, 3e-6, 4e-6, 1e-5),
 }
 QUICK = {
     "model": "{name: dnn, hidden: [64]}",
