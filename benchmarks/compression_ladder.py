@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from compression_cells import Cell, planned, prepared, trained
+from compression_large import MODEL
+from compression_large import TRAIN as TRAIN_ONCE
 from compression_large import prepared as prepared_synthetic
 
 from recsys.data.dataset import Dataset
@@ -28,7 +30,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "quotient": {"mode": "quotient"},
     "best": {"mode": "best"},
 }
-MODEL: dict[str, Any] = {"name": "dcnv2", "cross_layers": 2, "hidden": [256, 128]}
 _TRAIN: dict[str, Any] = {
     "epochs": 15,
     "batch_size": 2048,
@@ -38,14 +39,7 @@ _TRAIN: dict[str, Any] = {
     "log_every": 1000,
     "seed": 1,
 }
-_ONCE: dict[str, Any] = {
-    "epochs": 1,  # ids that are seen few times are learnt by heart in a second
-    "batch_size": 2048,
-    "tables": {"lr": 1e-3, "fused_lr": 0.05, "init_std": 0.03},
-    "dense": {"lr": 1e-3},
-    "log_every": 1000,
-    "seed": 1,
-}
+_ONCE = TRAIN_ONCE | {"batch_size": 2048, "log_every": 1000}
 SYNTHETIC_ROWS = 1_000_000
 """Of the large synthetic log."""
 

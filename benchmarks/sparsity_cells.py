@@ -124,7 +124,7 @@ def _train(study: Study, case: str, changes: Changes, root: Path) -> Figures:
     """Train, or go on with a training that was cut off; then measure."""
     work = CELLS.parent / "sparsity" / study.name
     data = data_of(study.data, root)
-    overrides = [f"{key}={_yaml(value)}" for key, value in changes.items()]
+    overrides = [f"{key}={yaml_of(value)}" for key, value in changes.items()]
     config = load_config(ROOT / study.run_file, data=data, output=work / "data", overrides=overrides)
     run_chain(ROOT / study.run_file, data=data, output=work / "data", until="prepare")
     dataset = Dataset.load(work / "data" / "dataset")
@@ -143,7 +143,8 @@ def _train(study: Study, case: str, changes: Changes, root: Path) -> Figures:
     return found
 
 
-def _yaml(value: Any) -> str:
+def yaml_of(value: Any) -> str:
+    """A setting as ``--set`` takes it; mappings one level deep."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {inner}" for key, inner in value.items()) + "}"
     return str(value)

@@ -17,6 +17,7 @@ from typing import Any
 
 from cells import CELLS, cell
 from harness import Spread, finish, parser
+from sparsity_cells import ROOT, SEEDS, yaml_of
 
 from recsys.chain import run as run_chain
 from recsys.config import load_config
@@ -27,7 +28,6 @@ from recsys.training.run_folder import Run
 
 VERSION = 2
 """Raised by hand when the code under a cell changes what comes out."""
-ROOT = Path(__file__).resolve().parents[1]
 RUN_FILE = "pipelines/gowalla_retrieval.yaml"
 HALF = {"budget": 0.5, "interval": 50, "updates": 20, "drop": 0.3}
 CASES: dict[str, dict[str, Any]] = {
@@ -40,7 +40,6 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "narrow_50": {"plan.embedding_dim": 32},
 }
-SEEDS = (2024, 2025, 2026)
 
 
 def trained(case: str, seed: int, data: Path, *, only_kept: bool) -> dict[str, Any] | None:
@@ -53,7 +52,7 @@ def trained(case: str, seed: int, data: Path, *, only_kept: bool) -> dict[str, A
 
 def _train(case: str, changes: Mapping[str, Any], data: Path) -> dict[str, Any]:
     work = CELLS.parent / "sparsity_retrieval" / f"{case}-{changes['train.seed']}-v{VERSION}"
-    overrides = [f"{key}={_yaml(value)}" for key, value in changes.items()]
+    overrides = [f"{key}={yaml_of(value)}" for key, value in changes.items()]
     config = load_config(ROOT / RUN_FILE, data=data, output=work, overrides=overrides)
     finished = run_chain(config, until="evaluate")
     place = Place(finished.config)
@@ -67,12 +66,6 @@ def _train(case: str, changes: Mapping[str, Any], data: Path) -> dict[str, Any]:
         "steps": run.result.steps,
         "train_seconds": run.result.seconds,
     }
-
-
-def _yaml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {inner}" for key, inner in value.items()) + "}"
-    return str(value)
 
 
 def main() -> None:

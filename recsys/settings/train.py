@@ -113,9 +113,9 @@ class TrainSettings(Section):
 
     @property
     def settles_at(self) -> int:
-        """Step from which on a model can be the best: once it is as small as its sparsity asks for."""
-        sparse = self.sparsity is not None and self.sparsity.method == "structured"
-        return self.sparsity.last_step if sparse and self.sparsity is not None else 0
+        """Step from which on a model can be the best, or training end early: once it is cut."""
+        sparsity = self.sparsity
+        return 0 if sparsity is None or sparsity.method == "dsl" else sparsity.last_step
 
     @model_validator(mode="after")
     def _sparse_alone(self) -> Self:

@@ -342,7 +342,7 @@ class Trainer:
         if value is None:
             position.best_step = position.step
             return True
-        if self._sparsity is not None and not self._sparsity.is_settled(position.step):
+        if position.step < self._settings.settles_at:
             return False
         improved = self._judge(value)
         reason = None if self._watch is None else self._watch(position.step, value)

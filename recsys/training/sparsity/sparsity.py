@@ -78,10 +78,6 @@ class Sparsity:
             part.update(step)
         return {f"density/{k}": share for part in self._parts for k, share in part.densities().items()}
 
-    def is_settled(self, step: int) -> bool:
-        """Whether the model is as small as asked: only then can it be the best, or training end early."""
-        return self._settings.method == "dsl" or step >= self._settings.last_step
-
     def resume(self, step: int) -> None:
         """Make ready for the state of a run that stood at this step."""
         if step >= self._settings.last_step:
