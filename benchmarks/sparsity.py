@@ -9,8 +9,10 @@ epoch on validation rows; AUCs are those of test rows. Memory and bundle bytes a
     python benchmarks/sparsity.py DATA [--quick] [--seeds 3] [--kept] [--study NAME] [--case NAME]
 
 DATA holds the folders frappe_x1 and ml1m_ctr with their train.parquet, valid.parquet and test.parquet; the
-synthetic log is made. Trainings are cells: a study that was cut off goes on where it stopped. ``--quick``
-trains nothing; ``--kept`` neither, but writes a result of the trainings there are.
+synthetic log is made. Trainings are cells: a study that was cut off goes on where it stopped. ``--study``
+trains on one log, and writes a result of its own. ``--kept`` trains nothing, but writes a result of the
+trainings there are; ``--quick`` neither, and takes what was not trained here from the newest full result
+(``earlier_from``).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, Spread, finish, parser
+from harness import RESULTS, Spread, finish, newest, parser
 from sparsity_cells import SEEDS, STUDIES, Figures, Study, trained
 from sparsity_pictures import draw_shares, draw_time
 from sparsity_sizes import latency_share, sizes
@@ -96,7 +98,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=len(SEEDS), help="trainings of each case")
     arguments.add_argument("data", type=Path, metavar="DATA", help="folder with frappe_x1 and ml1m_ctr")
     arguments.add_argument("--kept", action="store_true", help="sum up what has been trained")
-    arguments.add_argument("--study", choices=list(STUDIES), help="train on this log alone; no result")
+    arguments.add_argument("--study", choices=list(STUDIES), help="train on this log alone")
     arguments.add_argument("--case", help="train this case alone, and write no result")
     chosen = arguments.parse_args()
     studies = [STUDIES[chosen.study]] if chosen.study else list(STUDIES.values())
@@ -109,7 +111,7 @@ def main() -> None:
                 if kept is not None:
                     found.setdefault(study.name, {}).setdefault(case, []).append(kept)
                     print(f"{study.name}, {case}, seed {seed}: test AUC {kept['test_auc']:.5f}", flush=True)
-    if chosen.study or chosen.case:
+    if chosen.case:
         return
     figures: dict[str, Any] = {}
     spread: dict[str, Spread] = {}
@@ -118,11 +120,11 @@ def main() -> None:
         figures |= {f"{name}_{key}": value for key, value in of_study.items()}
         figures[f"{name}_seeds"] = min(len(each) for each in runs.values())
         spread |= {f"{name}_{key}": each for key, each in spreads.items()}
-    with tempfile.TemporaryDirectory() as work:
-        figures = _overall(figures) | sizes(Path(work)) | figures
-    for key, alone in (("latency_share_20", False), ("latency_share_20_perceptron", True)):
-        spread[key] = latency_share(alone=alone)
-        figures[key] = spread[key].median
+    if chosen.study:
+        finish(f"sparsity_{chosen.study}", figures, quick=chosen.quick, spread=spread)
+        return
+    figures = (_earlier() if chosen.quick else {}) | _measured_now(spread) | figures
+    figures = _overall(figures) | {key: value for key, value in figures.items() if key not in ASKED}
     drawn = {name: runs for name, runs in found.items() if "dense" in runs}
     if drawn and not chosen.quick:
         draw_shares({name: _points(STUDIES[name], runs) for name, runs in drawn.items()}, RESULTS)
@@ -131,6 +133,25 @@ def main() -> None:
         }
         draw_time(densities, RESULTS)
     finish("sparsity", figures, quick=chosen.quick, spread=spread)
+
+
+def _earlier() -> dict[str, Any]:
+    """Figures of the newest full results, and which those are: one of all logs, then those of one each."""
+    figures: dict[str, Any] = {}
+    every = [newest(name) for name in ("sparsity", *(f"sparsity_{study}" for study in STUDIES))]
+    for result in every:
+        figures |= {} if result is None else result[1]["figures"]
+    return figures | {"earlier_from": ", ".join(result[0] for result in every if result is not None)}
+
+
+def _measured_now(spread: dict[str, Spread]) -> dict[str, float]:
+    """Bytes and latency of models of a fifth; the rounds of the latter are added to ``spread``."""
+    with tempfile.TemporaryDirectory() as work:
+        figures = sizes(Path(work))
+    for key, alone in (("latency_share_20", False), ("latency_share_20_perceptron", True)):
+        spread[key] = latency_share(alone=alone)
+        figures[key] = spread[key].median
+    return figures
 
 
 if __name__ == "__main__":

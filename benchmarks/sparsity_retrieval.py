@@ -1,22 +1,29 @@
-"""Matrix factorisation with half of its weights: Gowalla, full ranking, beside the whole model.
+"""Retrieval models with half of their weights: recall and NDCG of a full ranking, beside the whole model.
 
-    python benchmarks/sparsity_retrieval.py DATA [--quick] [--seeds 3]
+    python benchmarks/sparsity_retrieval.py DATA [--quick] [--seeds 3] [--kept] [--study NAME]
 
-DATA holds Gowalla's train.parquet and test.parquet. Runs ``pipelines/gowalla_retrieval.yaml``, two towers
-without hidden layers: whole; with half of the rows; with half of the pieces of rows, moving and as they
-were dealt; by the published method; and as narrow as half of the weights make it. Epochs are chosen on
-validation rows; figures are those of test rows. Trainings are cells, kept; ``--quick`` trains nothing and
-sums up those there are.
+DATA holds the folders gowalla (train.parquet and test.parquet) and ml1m (ratings.parquet). Two towers
+without hidden layers, so that all weights are the tables': ``pipelines/gowalla_retrieval.yaml``, plain
+matrix factorisation, and ``pipelines/ml1m_retrieval.yaml``, whose users are also the mean of what they
+liked. Each runs whole; with half of the weights, by rows and by pieces of rows, moving and as they were
+dealt; by the published method; and as narrow as half of the weights make it. Epochs are chosen on
+validation rows; figures are those of test rows. Trainings are cells, kept. Each log has a result of its
+own. ``--kept`` trains nothing, but writes results of the trainings there are; ``--quick`` neither, and
+takes what was not trained here from the newest full results (``earlier_from``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from cells import CELLS, cell
-from harness import Spread, finish, parser
+from harness import Spread, finish, newest, parser
+from retrieval_histories import write_parts
 from sparsity_cells import ROOT, SEEDS, yaml_of
 
 from recsys.chain import run as run_chain
@@ -26,36 +33,83 @@ from recsys.results import load_retrieval
 from recsys.strict_yaml import read_yaml
 from recsys.training.run_folder import Run
 
+NAME = "sparsity_retrieval"
 VERSION = 2
 """Raised by hand when the code under a cell changes what comes out."""
-RUN_FILE = "pipelines/gowalla_retrieval.yaml"
-HALF = {"budget": 0.5, "interval": 50, "updates": 20, "drop": 0.3}
-CASES: dict[str, dict[str, Any]] = {
-    "whole": {},
-    "rows_50": {"train.sparsity": HALF},
-    "pieces_50": {"train.sparsity": {**HALF, "pieces": 4}},
-    "dealt_50": {"train.sparsity": {**HALF, "pieces": 16, "drop": 0.0}},
-    "dsl_50": {
-        "train.sparsity": {"budget": 0.5, "method": "dsl", "interval": 100, "updates": 25, "drop": 0.5}
-    },
-    "narrow_50": {"plan.embedding_dim": 32},
+Figures = dict[str, Any]
+Changes = Mapping[str, Any]
+"""What is changed in a run file, by dotted key."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A run file, its log, and its cases; those in ``_50`` keep half of the weights."""
+
+    run_file: str
+    data: Callable[[Path], Path]
+    """Folder of the log, from that of all data."""
+    cases: Mapping[str, Changes]
+
+
+def _sparse(**settings: Any) -> Changes:
+    return {"train.sparsity": {"budget": 0.5, **settings}}
+
+
+def _histories(root: Path) -> Path:
+    folder = CELLS.parent / NAME / "ml1m-log"
+    if not (folder / "test.parquet").exists():  # written last
+        write_parts(root / "ml1m" / "ratings.parquet", folder)
+    return folder
+
+
+_MOVING: Mapping[str, Any] = {"interval": 50, "updates": 20, "drop": 0.3}
+_PUBLISHED: Mapping[str, Any] = {"method": "dsl", "interval": 100, "drop": 0.5}
+STUDIES = {
+    "gowalla": Study(
+        "pipelines/gowalla_retrieval.yaml",
+        lambda root: root / "gowalla",
+        {
+            "whole": {},
+            "rows_50": _sparse(**_MOVING),
+            "pieces_50": _sparse(**_MOVING, pieces=4),
+            "dealt_50": _sparse(interval=50, updates=20, pieces=16, drop=0.0),
+            "dsl_50": _sparse(**_PUBLISHED, updates=25),
+            "narrow_50": {"plan.embedding_dim": 32},
+        },
+    ),
+    "ml1m": Study(
+        "pipelines/ml1m_retrieval.yaml",
+        _histories,
+        {
+            "whole": {},
+            "dealt_rows_50": _sparse(),
+            "dealt_pieces_50": _sparse(pieces=8),
+            "rows_50": _sparse(**_MOVING),
+            "dsl_50": _sparse(**_PUBLISHED, updates=22),
+            "narrow_50": {"plan.embedding_dim": 32},
+            "without_histories": {"data.columns.history": {"kind": "sequence", "roles": []}},
+        },
+    ),
 }
 
 
-def trained(case: str, seed: int, data: Path, *, only_kept: bool) -> dict[str, Any] | None:
-    """Figures of one training, kept."""
-    changes = {**CASES[case], "train.seed": seed}
-    settings = {"run_file": read_yaml(ROOT / RUN_FILE), "changes": changes}
-    settings |= {"data": "gowalla", "version": VERSION}
-    return cell("sparsity_retrieval", settings, lambda: _train(case, changes, data), only_kept=only_kept)
+def trained(name: str, case: str, seed: int, root: Path, *, only_kept: bool) -> Figures | None:
+    """Figures of one training, kept; ``root`` holds the logs."""
+    study = STUDIES[name]
+    changes = {**study.cases[case], "train.seed": seed}
+    settings = {"run_file": read_yaml(ROOT / study.run_file), "changes": changes}
+    settings |= {"data": name, "version": VERSION}
+
+    def compute() -> Figures:
+        work = CELLS.parent / NAME / f"{name}-{case}-{seed}-v{VERSION}"
+        overrides = [f"{key}={yaml_of(value)}" for key, value in changes.items()]
+        config = load_config(ROOT / study.run_file, data=study.data(root), output=work, overrides=overrides)
+        return _figures(Place(run_chain(config, until="evaluate").config))
+
+    return cell(NAME, settings, compute, only_kept=only_kept)
 
 
-def _train(case: str, changes: Mapping[str, Any], data: Path) -> dict[str, Any]:
-    work = CELLS.parent / "sparsity_retrieval" / f"{case}-{changes['train.seed']}-v{VERSION}"
-    overrides = [f"{key}={yaml_of(value)}" for key, value in changes.items()]
-    config = load_config(ROOT / RUN_FILE, data=data, output=work, overrides=overrides)
-    finished = run_chain(config, until="evaluate")
-    place = Place(finished.config)
+def _figures(place: Place) -> Figures:
     found, run = load_retrieval(place), Run.load(place.folder("train"))
     assert found is not None
     return {
@@ -68,30 +122,49 @@ def _train(case: str, changes: Mapping[str, Any], data: Path) -> dict[str, Any]:
     }
 
 
+def _summary(name: str, found: Mapping[str, list[Figures]]) -> tuple[Figures, dict[str, Spread]]:
+    """Means over seeds, of smaller models as shares of the whole one's; and the spread of each metric."""
+    figures: Figures = {f"{name}_seeds": min(len(runs) for runs in found.values())}
+    spread = {}
+    for case, runs in found.items():
+        for metric in ("recall20", "ndcg20"):
+            values = [each[metric] for each in runs]
+            spread[f"{name}_{metric}_{case}"] = Spread.of(values)
+            if case == "whole":
+                figures[f"{name}_{metric}_whole"] = fmean(values)
+            elif "whole" in found:
+                whole = fmean(each[metric] for each in found["whole"])
+                figures[f"{name}_{metric}_share_{case}"] = fmean(values) / whole
+    return figures, spread
+
+
 def main() -> None:
-    arguments = parser("sparsity_retrieval", str(__doc__))
+    arguments = parser(NAME, str(__doc__))
     arguments.add_argument("--seeds", type=int, default=len(SEEDS), help="trainings of each case")
-    arguments.add_argument("data", type=Path, metavar="DATA", help="folder of Gowalla's two files")
+    arguments.add_argument("data", type=Path, metavar="DATA", help="folder with gowalla and ml1m")
+    arguments.add_argument("--kept", action="store_true", help="sum up what has been trained")
+    arguments.add_argument("--study", choices=list(STUDIES), help="train on this log alone")
+    arguments.add_argument("--case", help="train this case alone, and write no result")
     chosen = arguments.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {}
-    for seed in SEEDS[: chosen.seeds]:
-        for case in CASES:
-            figures = trained(case, seed, chosen.data, only_kept=chosen.quick)
-            if figures is not None:
-                found.setdefault(case, []).append(figures)
-                print(f"{case}, seed {seed}: test recall@20 {figures['recall20']:.4f}", flush=True)
-    spread = {
-        f"{metric}_{case}": Spread.of([each[metric] for each in runs])
-        for case, runs in found.items()
-        for metric in ("recall20", "ndcg20")
-    }
-    shares = {
-        f"{metric}_share_{case}": spread[f"{metric}_{case}"].median / spread[f"{metric}_whole"].median
-        for case in found
-        for metric in ("recall20", "ndcg20")
-        if case != "whole" and "whole" in found
-    }
-    finish("sparsity_retrieval", shares, quick=chosen.quick, spread=spread)
+    figures: Figures = {}
+    for name in [chosen.study] if chosen.study else STUDIES:
+        earlier = newest(f"{NAME}_{name}") if chosen.quick else None
+        if earlier is not None:
+            figures |= earlier[1]["figures"] | {f"{name}_earlier_from": earlier[0]}
+        found: dict[str, list[Figures]] = {}
+        for seed in SEEDS[: chosen.seeds]:
+            for case in STUDIES[name].cases:
+                if chosen.case not in (None, case):
+                    continue
+                kept = trained(name, case, seed, chosen.data, only_kept=chosen.quick or chosen.kept)
+                if kept is not None:
+                    found.setdefault(case, []).append(kept)
+                    print(f"{name}, {case}, seed {seed}: test recall@20 {kept['recall20']:.4f}", flush=True)
+        if found and not chosen.case:
+            of_study, spread = _summary(name, found)
+            finish(f"{NAME}_{name}", of_study, quick=chosen.quick, spread=spread)
+            figures |= of_study
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
