@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from recsys.schema import Schema
     from recsys.seeds import SeedRuns
     from recsys.serving.bundle import Bundle
-    from recsys.serving.manifest import BundleGates
+    from recsys.serving.manifest import BundleGates, BundleManifest
     from recsys.tuning.trial import Tuning
 
 _PLAIN_WIDTH = 120
@@ -241,17 +241,23 @@ def show_bundle(bundle: Bundle) -> None:
         table.add_row(name, *shown)
     console = _console()
     console.print(table)
-    cost = manifest.quantisation
-    if cost is not None:
-        text = f"{cost.auc_float:.6f} → {cost.auc_quantised:.6f} ({-cost.cost:+.6f})"
-        console.print(f"AUC of {cost.rows:,} held-out rows, float → stored: {text}", highlight=False)
-    lost = manifest.pruning
-    if lost is not None:
-        text = f"{lost.auc_unpruned:.6f} → {lost.auc_pruned:.6f} ({-lost.cost:+.6f})"
-        console.print(f"AUC of {lost.rows:,} held-out rows, unpruned → pruned: {text}", highlight=False)
+    change = {"quantisation": "float → stored", "pruning": "unpruned → pruned"}
+    for what, rows, before, after in _costs(manifest):
+        text = f"{before:.6f} → {after:.6f} ({after - before:+.6f})"
+        console.print(f"AUC of {rows:,} held-out rows, {change[what]}: {text}", highlight=False)
     if manifest.gates is not None:
         _show_gates(manifest.gates, console)
     console.print(f"{size(manifest.bytes['total'])} written to {bundle.folder}", highlight=False)
+
+
+def _costs(manifest: BundleManifest) -> list[tuple[str, int, float, float]]:
+    """What made the bundle smaller, held-out rows it was measured on, and their AUC before and after."""
+    found = []
+    if (stored := manifest.quantisation) is not None:
+        found.append(("quantisation", stored.rows, stored.auc_float, stored.auc_quantised))
+    if (cut := manifest.pruning) is not None:
+        found.append(("pruning", cut.rows, cut.auc_unpruned, cut.auc_pruned))
+    return found
 
 
 def _show_gates(gates: BundleGates, console: Console) -> None:
@@ -391,14 +397,9 @@ def _show_bytes(place: Place, console: Console) -> None:
         return
     types = ", ".join(sorted({table.dtype for table in bundle.tables.values()}))
     console.print(f"tables in bundle    {size(bundle.bytes['tables'])} ({types})", highlight=False)
-    cost = bundle.quantisation
-    if cost is not None:
-        text = f"AUC {cost.auc_float:.5f} → {cost.auc_quantised:.5f} on {cost.rows:,} held-out rows"
-        console.print(f"quantisation        {text}", highlight=False)
-    lost = bundle.pruning
-    if lost is not None:
-        text = f"AUC {lost.auc_unpruned:.5f} → {lost.auc_pruned:.5f} on {lost.rows:,} held-out rows"
-        console.print(f"pruning             {text}", highlight=False)
+    for what, rows, before, after in _costs(bundle):
+        text = f"AUC {before:.5f} → {after:.5f} on {rows:,} held-out rows"
+        console.print(f"{what:20}{text}", highlight=False)
     if bundle.gates is not None:
         console.print(f"gates               {_of_gates(bundle.gates)}", highlight=False)
 

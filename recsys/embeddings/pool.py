@@ -32,8 +32,7 @@ def pooled(plan: Plan, density: float, pieces: int) -> Plan:
     Tables of one width, update path and served type share a pool; hashed and shared tables stay.
 
     Raises:
-        ConfigError: there is no table with a row per value, a width that ``pieces`` does not divide, or a
-            pool of fewer rows than vocabularies.
+        ConfigError: a width that ``pieces`` does not divide, or a pool of fewer rows than vocabularies.
     """
     modes = {info.table: info.mode for info in plan.vocabularies.values()}
     groups: dict[tuple[int, str, str], list[str]] = {}
@@ -41,11 +40,6 @@ def pooled(plan: Plan, density: float, pieces: int) -> Plan:
         if modes.get(name) == "full":
             _require_divisible(name, table.dim, pieces)
             groups.setdefault((table.dim, table.path, table.serve_dtype), []).append(name)
-    if not groups:
-        raise ConfigError(
-            "train.sparsity: no table of the plan has a row per value, and rows that values share cannot "
-            "be dropped; set train.sparsity.tables to 1"
-        )
     home = {name: f"{POOL}{number or ''}" for number, names in enumerate(groups.values()) for name in names}
     vocabularies = {
         name: _pooled(info, home[info.table], pieces) if info.table in home else info

@@ -59,7 +59,8 @@ class HeldOut:
         if not (lossy or unpruned):
             return None, None
         stored = [self.scorer.tables] if lossy else []
-        rows, (full, *quantised) = self._aucs("cost of quantisation", bundle.maps, [bundle.tables, *stored])
+        name = "cost of quantisation" if lossy else "cost of pruning"
+        rows, (full, *quantised) = self._aucs(name, bundle.maps, [bundle.tables, *stored])
         if full is None:
             return None, None
         part = held_out(self.dataset)

@@ -23,17 +23,19 @@ def filled_in(
     count. The published method gives both the budget's share.
 
     Raises:
-        ConfigError: the stated part leaves nothing for the other.
+        ConfigError: a part has nothing to drop, or leaves nothing of the budget for the other.
     """
     if settings.drop is None:
         stays = model.retrieves and settings.method == "structured"
         settings = settings.model_copy(update={"drop": 0.0 if stays else DROP})
-    if settings.method == "dsl" or (settings.dense is not None and settings.tables is not None):
+    if settings.method == "dsl":
         return settings
     network = build_model(model.name, model.options, layout_of(dataset.features, plan), seed=0)
     sizes = (sum(parameter.numel() for parameter in network.parameters()), _table_weights(plan))
     droppable = (bool(hidden_layers(network)), bool(sizes[1]))
     _require_droppable(settings, droppable, type(network).__name__)
+    if settings.dense is not None and settings.tables is not None:
+        return settings
     stated = (settings.dense if droppable[0] else 1.0, settings.tables if droppable[1] else 1.0)
     dense, tables = _split(settings.budget * sum(sizes), sizes, stated)
     if min(dense, tables) <= 0:

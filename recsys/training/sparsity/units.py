@@ -161,11 +161,6 @@ class Units:
         return widths(shares(weights, lambda kept: self._size.parameters(widths(kept)), target))
 
     def _require_reachable(self, model: str) -> None:
-        if not self._layers:
-            raise ConfigError(
-                f"train.sparsity: {model} has no hidden units or heads to drop; set train.sparsity.dense "
-                "to 1"
-            )
         least = self._size.parameters([1] * len(self._layers)) / self._size.whole
         if least > self._settings.dense_density:
             raise ConfigError(
