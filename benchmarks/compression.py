@@ -31,7 +31,7 @@ from typing import Any
 from compression_cells import Cell, planned, prepared, trained
 from compression_ladder import LADDERS, ML1M_CODES, draw, ladder_figures, points_of
 from compression_large import ROWS, large
-from harness import RESULTS, finish, newest, parser
+from harness import RESULTS, finish, newest_of, parser
 
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
@@ -121,34 +121,34 @@ def precision_figures(cells: Mapping[str, Cell]) -> Figures:
 def main() -> None:
     arguments = parser("compression", str(__doc__))
     arguments.add_argument("data", type=Path, metavar="DATA", help="folder with ml1m_ctr and frappe_x1")
-    arguments.add_argument(
-        "--part", choices=PARTS, help="compute only this part; of the others take what is kept"
-    )
+    arguments.add_argument("--part", choices=PARTS, help="compute only this part, into a result of its own")
     arguments.add_argument(
         "--log", choices=[each.name for each in LADDERS], help="of the ladders; no result"
     )
     arguments.add_argument("--rows", type=int, default=ROWS, help="rows of the large log (default: all)")
     chosen = arguments.parse_args()
-    kept = {part: chosen.quick or chosen.part not in (None, part) for part in PARTS}
-    figures, cells = paper_figures(chosen.data, only_kept=kept["paper"])
-    figures |= precision_figures(cells)
-    ladders = [each for each in LADDERS if chosen.log in (None, each.name)]
+    parts = (chosen.part,) if chosen.part else PARTS
+    figures: Figures = {}
+    points = {}
+    if "paper" in parts:
+        of_paper, cells = paper_figures(chosen.data, only_kept=chosen.quick)
+        figures |= of_paper | precision_figures(cells)
+    if "ladder" in parts:
+        ladders = [each for each in LADDERS if chosen.log in (None, each.name)]
+        if chosen.quick:
+            ladders = [each for each in ladders if each.name != "synth"]  # its log would have to be made
+        points = {each: points_of(each, chosen.data, only_kept=chosen.quick) for each in ladders}
+        for each, found in points.items():
+            figures |= ladder_figures(each, found)
+        if chosen.log is not None:
+            return
+    if "large" in parts and not chosen.quick:
+        figures |= large(chosen.rows, only_kept=chosen.part is None)
     if chosen.quick:
-        ladders = [each for each in ladders if each.name != "synth"]  # its log would have to be made
-    points = {each: points_of(each, chosen.data, only_kept=kept["ladder"]) for each in ladders}
-    for each, found in points.items():
-        figures |= ladder_figures(each, found)
-    if chosen.log is not None:
-        return
-    if not chosen.quick:
-        figures |= large(chosen.rows, only_kept=chosen.part != "large")
-    if chosen.quick:
-        earlier = newest("compression")
-        if earlier is not None:
-            figures = earlier[1]["figures"] | figures | {"earlier_from": earlier[0]}
-    elif any(points.values()):
+        figures = newest_of("compression", PARTS) | figures
+    elif chosen.part is None and any(points.values()):
         draw(points, RESULTS / f"compression-{datetime.date.today().isoformat()}.png")
-    finish("compression", figures, quick=chosen.quick)
+    finish("_".join(filter(None, ("compression", chosen.part))), figures, quick=chosen.quick)
 
 
 if __name__ == "__main__":

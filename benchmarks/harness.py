@@ -128,6 +128,17 @@ def newest(name: str, device: str = "cpu", results: Path = RESULTS) -> tuple[str
     return None
 
 
+def newest_of(name: str, parts: Sequence[str], results: Path = RESULTS) -> dict[str, Any]:
+    """Figures of the newest full results of a study and of its parts, and under ``earlier_from`` which.
+
+    Those of a part (``NAME_PART``) take the place of the study's.
+    """
+    names = (name, *(f"{name}_{part}" for part in parts))
+    found = [each for each in (newest(each, results=results) for each in names) if each is not None]
+    figures = {key: value for _, result in found for key, value in result["figures"].items()}
+    return figures | ({"earlier_from": ", ".join(file for file, _ in found)} if found else {})
+
+
 def finish(
     name: str,
     figures: Figures,

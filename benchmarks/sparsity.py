@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, Spread, finish, newest, parser
+from harness import RESULTS, Spread, finish, newest_of, parser
 from sparsity_cells import SEEDS, STUDIES, Figures, Study, trained
 from sparsity_pictures import draw_shares, draw_time
 from sparsity_sizes import latency_share, sizes
@@ -123,7 +123,9 @@ def main() -> None:
     if chosen.study:
         finish(f"sparsity_{chosen.study}", figures, quick=chosen.quick, spread=spread)
         return
-    figures = (_earlier() if chosen.quick else {}) | _measured_now(spread) | figures
+    figures = (
+        (newest_of("sparsity", list(STUDIES)) if chosen.quick else {}) | _measured_now(spread) | figures
+    )
     figures = _overall(figures) | {key: value for key, value in figures.items() if key not in ASKED}
     drawn = {name: runs for name, runs in found.items() if "dense" in runs}
     if drawn and not chosen.quick:
@@ -133,15 +135,6 @@ def main() -> None:
         }
         draw_time(densities, RESULTS)
     finish("sparsity", figures, quick=chosen.quick, spread=spread)
-
-
-def _earlier() -> dict[str, Any]:
-    """Figures of the newest full results, and which those are: one of all logs, then those of one each."""
-    figures: dict[str, Any] = {}
-    every = [newest(name) for name in ("sparsity", *(f"sparsity_{study}" for study in STUDIES))]
-    for result in every:
-        figures |= {} if result is None else result[1]["figures"]
-    return figures | {"earlier_from": ", ".join(result[0] for result in every if result is not None)}
 
 
 def _measured_now(spread: dict[str, Spread]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from cells import CELLS, cell
-from harness import Spread, finish, newest, parser
+from harness import Spread, finish, newest_of, parser
 from retrieval_histories import write_parts
 from sparsity_cells import ROOT, SEEDS, yaml_of
 
@@ -146,11 +146,8 @@ def main() -> None:
     arguments.add_argument("--study", choices=list(STUDIES), help="train on this log alone")
     arguments.add_argument("--case", help="train this case alone, and write no result")
     chosen = arguments.parse_args()
-    figures: Figures = {}
+    figures = newest_of(NAME, list(STUDIES)) if chosen.quick else {}
     for name in [chosen.study] if chosen.study else STUDIES:
-        earlier = newest(f"{NAME}_{name}") if chosen.quick else None
-        if earlier is not None:
-            figures |= earlier[1]["figures"] | {f"{name}_earlier_from": earlier[0]}
         found: dict[str, list[Figures]] = {}
         for seed in SEEDS[: chosen.seeds]:
             for case in STUDIES[name].cases:

@@ -63,3 +63,14 @@ def test_interleaved_runs_round_after_round(harness: ModuleType) -> None:
     measured = harness.interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert "".join(calls) == "ab" * 3
     assert [len(each) for each in measured.values()] == [2, 2]
+
+
+def test_parts_of_a_study_take_the_place_of_older_figures(harness: ModuleType, tmp_path: Path) -> None:
+    assert harness.newest_of("made", ["first", "second"], results=tmp_path) == {}
+    here = harness.hardware()
+    for name, figures in (("made", {"a": 1, "b": 1}), ("made_second", {"b": 2})):
+        content = json.dumps({"hardware": here, "figures": figures})
+        (tmp_path / f"{name}-2026-01-01.json").write_text(content)
+    found = harness.newest_of("made", ["first", "second"], results=tmp_path)
+    files = "made-2026-01-01.json, made_second-2026-01-01.json"
+    assert found == {"a": 1, "b": 2, "earlier_from": files}
