@@ -6,8 +6,8 @@ six columns of ids and user attributes): per-feature hashing and one multiplexed
 two lookups) at 1.64 MB, 791 kB and 158 kB of float32, beside a table without collisions.
 
 ``--part ladder``: every method at three budgets of shipped bytes (tables as served, keys and row maps;
-batch 2048, early stopping), beside what ``recsys plan --bytes`` chooses (``best``), on all three logs; a
-full run draws AUC against bytes.
+batch 2048, early stopping), beside what ``recsys plan --bytes`` chooses (``best``), on all three logs, with
+one seed, and with three for that and the four best; a full run draws AUC against bytes.
 
 The cost of int8 and int4 tables is measured from bundles, on the test rows.
 
@@ -18,7 +18,8 @@ test.parquet; the synthetic log is made.
 ``--part large``: 2.5 % of the bytes on the large synthetic log (``compression_large``), of as many of its
 rows as asked for; computed only where it is named.
 
-    python benchmarks/compression.py DATA [--quick] [--part paper | ladder | large] [--log NAME] [--rows N]
+    python benchmarks/compression.py DATA [--quick] [--kept] [--part paper | ladder | large] [--log NAME]
+        [--rows N]
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from recsys.embeddings.plan import Plan
 
 Figures = dict[str, Any]
 
+NAME = "compression"
 PARTS = ("paper", "ladder", "large")
 PAPER_DIM = 30
 PAPER_BUDGETS = {"1640kb": 1_640_000, "791kb": 791_000, "158kb": 158_000}
@@ -123,32 +125,34 @@ def main() -> None:
     arguments.add_argument("data", type=Path, metavar="DATA", help="folder with ml1m_ctr and frappe_x1")
     arguments.add_argument("--part", choices=PARTS, help="compute only this part, into a result of its own")
     arguments.add_argument(
-        "--log", choices=[each.name for each in LADDERS], help="of the ladders; no result"
+        "--log", choices=[each.name for each in LADDERS], help="of the ladders, into a result of its own"
     )
     arguments.add_argument("--rows", type=int, default=ROWS, help="rows of the large log (default: all)")
+    arguments.add_argument("--kept", action="store_true", help="sum up what has been trained")
     chosen = arguments.parse_args()
+    if chosen.log:
+        chosen.part = "ladder"
     parts = (chosen.part,) if chosen.part else PARTS
+    only_kept = chosen.quick or chosen.kept
     figures: Figures = {}
     points = {}
     if "paper" in parts:
-        of_paper, cells = paper_figures(chosen.data, only_kept=chosen.quick)
+        of_paper, cells = paper_figures(chosen.data, only_kept=only_kept)
         figures |= of_paper | precision_figures(cells)
     if "ladder" in parts:
         ladders = [each for each in LADDERS if chosen.log in (None, each.name)]
         if chosen.quick:
             ladders = [each for each in ladders if each.name != "synth"]  # its log would have to be made
-        points = {each: points_of(each, chosen.data, only_kept=chosen.quick) for each in ladders}
+        points = {each: points_of(each, chosen.data, only_kept=only_kept) for each in ladders}
         for each, found in points.items():
             figures |= ladder_figures(each, found)
-        if chosen.log is not None:
-            return
     if "large" in parts and not chosen.quick:
-        figures |= large(chosen.rows, only_kept=chosen.part is None)
+        figures |= large(chosen.rows, only_kept=chosen.kept or chosen.part is None)
     if chosen.quick:
-        figures = newest_of("compression", PARTS) | figures
+        figures = newest_of(NAME, [*PARTS, *(f"ladder_{each.name}" for each in LADDERS)]) | figures
     elif chosen.part is None and any(points.values()):
         draw(points, RESULTS / f"compression-{datetime.date.today().isoformat()}.png")
-    finish("_".join(filter(None, ("compression", chosen.part))), figures, quick=chosen.quick)
+    finish("_".join(filter(None, (NAME, chosen.part, chosen.log))), figures, quick=chosen.quick)
 
 
 if __name__ == "__main__":
