@@ -3,11 +3,14 @@
 Every method in both serving types, with one and with two lookups, is planned and judged by one estimate
 (``recsys.embeddings.estimate``). Then each vocabulary of the best few is given the other modes in turn,
 most told per row first, and keeps what lowers the estimate: so come plans of mixed modes, such as items
-exact and users on shared rows. Vectors are as wide as asked but for ``mixed``, which narrows those of
-large vocabularies: narrower ones everywhere cost 0.002 to 0.005 of AUC on MovieLens-1M. More than two
-lookups and types below int4 are not tried, as nothing is known of what they cost. Vocabularies of few
-values keep a row per value wherever that fits: it costs next to nothing, and where one of their frequent
-values fell on another's row, which no estimate of averages sees, a synthetic log lost 0.005 of AUC.
+exact and users on shared rows. One that tells next to nothing is hashed to a few rows, whatever its size,
+and leaves its bytes, and the shared table, to the others.
+
+Vectors are as wide as asked but for ``mixed``, which narrows those of large vocabularies: narrower ones
+everywhere cost 0.002 to 0.005 of AUC on MovieLens-1M. More than two lookups and types below int4 are not
+tried, as nothing is known of what they cost. Vocabularies of few values keep a row per value wherever that
+fits: it costs next to nothing, and where one of their frequent values fell on another's row, which no
+estimate of averages sees, a synthetic log lost 0.005 of AUC.
 """
 
 from __future__ import annotations
@@ -27,14 +30,21 @@ from recsys.progress import say
 SERVED = ("int8", "int4")
 LOOKUPS = (1, 2)
 HOT = (0.25, 0.5, 0.75)
-MODES = ("full", "unified", "adaptive", "hash")
-"""Modes that a single vocabulary is tried in."""
+OTHERWISE: tuple[dict[str, Any], ...] = (
+    {"mode": "hash", "rows": 64},
+    {"mode": "full"},
+    {"mode": "unified"},
+    {"mode": "adaptive"},
+    {"mode": "hash"},
+)
+"""What a single vocabulary is tried with."""
 _FEW = 64
 """Values of a vocabulary that keeps a row for each, where that fits."""
 _REFINED = 3
 """Candidates whose vocabularies are given other modes."""
 _SHOWN = 5
-_LEAST_GAIN = 5e-5
+_LEAST_GAIN = 0.97
+"""What is changed in one vocabulary has to lower the loss to this share of it."""
 
 Made = Callable[[PlanSettings], Plan]
 
@@ -194,13 +204,11 @@ class _Search:
         free.sort(key=lambda name: -self.values[name].weight / start.plan.vocabularies[name].size)
         current = start
         for name in free:
-            for mode in MODES:
-                stated = current.settings.tables.get(name, TableSettings()).model_copy(
-                    update={"mode": mode}
-                )
+            for update in OTHERWISE:
+                stated = current.settings.tables.get(name, TableSettings()).model_copy(update=update)
                 tables = dict(current.settings.tables) | {name: stated}
                 candidate = self.add(current.settings.model_copy(update={"tables": tables}))
-                if candidate is not None and candidate.loss < current.loss - _LEAST_GAIN:
+                if candidate is not None and candidate.loss < _LEAST_GAIN * current.loss:
                     current = candidate
 
 

@@ -93,6 +93,15 @@ def test_rows_go_where_the_label_is_told(dataset: Dataset) -> None:
     assert other.vocabularies["film"].mode != "full"
 
 
+@pytest.mark.parametrize("budget", [30_000, 60_000, 90_000])
+def test_what_tells_nothing_is_left_a_few_rows(dataset: Dataset, budget: int) -> None:
+    found = made(dataset, "best", budget, {"user": 0.0, "film": 0.1, "sex": 0.01})
+    assert found.vocabularies["user"].mode == "hash"
+    assert found.tables["user"].rows <= 64
+    shared = {info.table for name, info in found.vocabularies.items() if name != "film"}
+    assert found.vocabularies["film"].table not in shared
+
+
 def test_what_is_stated_stays(dataset: Dataset) -> None:
     eight = made(dataset, "best", VALUES * 20 + LISTED - 1, serve_dtype="int8")
     assert {table.serve_dtype for table in eight.tables.values()} == {"int8"}
