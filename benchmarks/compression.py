@@ -7,7 +7,7 @@ two lookups) at 1.64 MB, 791 kB and 158 kB of float32, beside a table without co
 
 ``--part ladder``: every method at three budgets of shipped bytes (tables as served, keys and row maps;
 batch 2048, early stopping), beside what ``recsys plan --bytes`` chooses (``best``), on all three logs, with
-one seed, and with three for that and the four best; a full run draws AUC against bytes.
+one seed, and with three for that and the four best; AUC is drawn against bytes.
 
 The cost of int8 and int4 tables is measured from bundles, on the test rows.
 
@@ -148,11 +148,12 @@ def main() -> None:
             figures |= ladder_figures(each, found)
     if "large" in parts and not chosen.quick:
         figures |= large(chosen.rows, only_kept=chosen.kept or chosen.part is None)
+    name = "_".join(filter(None, (NAME, chosen.part, chosen.log)))
     if chosen.quick:
         figures = newest_of(NAME, [*PARTS, *(f"ladder_{each.name}" for each in LADDERS)]) | figures
-    elif chosen.part is None and any(points.values()):
-        draw(points, RESULTS / f"compression-{datetime.date.today().isoformat()}.png")
-    finish("_".join(filter(None, (NAME, chosen.part, chosen.log))), figures, quick=chosen.quick)
+    elif any(points.values()):
+        draw(points, RESULTS / f"{name}-{datetime.date.today().isoformat()}.png")
+    finish(name, figures, quick=chosen.quick)
 
 
 if __name__ == "__main__":
