@@ -42,8 +42,10 @@ _TRAIN: dict[str, Any] = {
     "seed": 1,
 }
 _ONCE = TRAIN_ONCE | {"batch_size": 2048, "log_every": 1000}
-SEEDS, MORE_SEEDS = (1, 2, 3), 4
-"""All methods are trained with the first seed, so many of the best by hand with all of them."""
+SEEDS = (1, 2, 3)
+"""All methods are trained with the first one."""
+SEEDED_AGAIN = 4
+"""So many methods by hand, the best on validation rows, are trained with the others too."""
 SYNTHETIC_ROWS = 1_000_000
 """Of the large synthetic log."""
 
@@ -143,7 +145,7 @@ def _best(found: Mapping[str, Sequence[Cell]]) -> list[str]:
     """What is trained with further seeds, by validation AUC with the first one."""
     first = {method: cells[0]["valid_auc"] for method, cells in found.items() if cells}
     by_hand = sorted(first.keys() - {"best"}, key=lambda method: first[method], reverse=True)
-    return [method for method in first if method in ("best", *by_hand[:MORE_SEEDS])]
+    return [method for method in first if method in ("best", *by_hand[:SEEDED_AGAIN])]
 
 
 def _point(method: str, budget: int, plan: Plan, found: Sequence[Cell]) -> Point:

@@ -120,13 +120,15 @@ def main() -> None:
         figures |= {f"{name}_{key}": value for key, value in of_study.items()}
         figures[f"{name}_seeds"] = min(len(each) for each in runs.values())
         spread |= {f"{name}_{key}": each for key, each in spreads.items()}
+    name = f"sparsity_{chosen.study}" if chosen.study else "sparsity"
+    if chosen.quick:
+        figures = newest_of(name, [] if chosen.study else list(STUDIES)) | figures
     if chosen.study:
-        finish(f"sparsity_{chosen.study}", figures, quick=chosen.quick, spread=spread)
+        finish(name, figures, quick=chosen.quick, spread=spread)
         return
-    figures = (
-        (newest_of("sparsity", list(STUDIES)) if chosen.quick else {}) | _measured_now(spread) | figures
-    )
-    figures = _overall(figures) | {key: value for key, value in figures.items() if key not in ASKED}
+    measured, rounds = _measured_now()
+    figures |= _overall(figures) | measured
+    spread |= rounds
     drawn = {name: runs for name, runs in found.items() if "dense" in runs}
     if drawn and not chosen.quick:
         draw_shares({name: _points(STUDIES[name], runs) for name, runs in drawn.items()}, RESULTS)
@@ -134,17 +136,16 @@ def main() -> None:
             name: runs["ours_20"][0]["densities"] for name, runs in drawn.items() if "ours_20" in runs
         }
         draw_time(densities, RESULTS)
-    finish("sparsity", figures, quick=chosen.quick, spread=spread)
+    finish(name, figures, quick=chosen.quick, spread=spread)
 
 
-def _measured_now(spread: dict[str, Spread]) -> dict[str, float]:
-    """Bytes and latency of models of a fifth; the rounds of the latter are added to ``spread``."""
+def _measured_now() -> tuple[dict[str, float], dict[str, Spread]]:
+    """Bytes and latency of models of a fifth, and the spread of what is timed."""
     with tempfile.TemporaryDirectory() as work:
         figures = sizes(Path(work))
-    for key, alone in (("latency_share_20", False), ("latency_share_20_perceptron", True)):
-        spread[key] = latency_share(alone=alone)
-        figures[key] = spread[key].median
-    return figures
+    cases = {"latency_share_20": False, "latency_share_20_perceptron": True}
+    spread = {key: latency_share(alone=alone) for key, alone in cases.items()}
+    return figures | {key: each.median for key, each in spread.items()}, spread
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ takes what was not trained here from the newest full results (``earlier_from``).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +160,8 @@ def main() -> None:
             of_study, spread = _summary(name, found)
             finish(f"{NAME}_{name}", of_study, quick=chosen.quick, spread=spread)
             figures |= of_study
-    print(json.dumps(figures))
+    if not chosen.case:
+        finish(NAME, figures, quick=True)  # all in one line; each log has a result of its own
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ _FEW = 64
 _REFINED = 3
 """Candidates whose vocabularies are given other modes."""
 _SHOWN = 5
-_LEAST_GAIN = 0.97
-"""What is changed in one vocabulary has to lower the loss to this share of it."""
+_LEAST_GAIN = 0.03
+"""Share of the loss that a change of one vocabulary has to save."""
 
 Made = Callable[[PlanSettings], Plan]
 
@@ -204,11 +204,13 @@ class _Search:
         free.sort(key=lambda name: -self.values[name].weight / start.plan.vocabularies[name].size)
         current = start
         for name in free:
+            stated = start.settings.tables.get(name, TableSettings())
             for update in OTHERWISE:
-                stated = current.settings.tables.get(name, TableSettings()).model_copy(update=update)
-                tables = dict(current.settings.tables) | {name: stated}
+                if "rows" in update and stated.rows is not None:
+                    continue
+                tables = dict(current.settings.tables) | {name: stated.model_copy(update=update)}
                 candidate = self.add(current.settings.model_copy(update={"tables": tables}))
-                if candidate is not None and candidate.loss < _LEAST_GAIN * current.loss:
+                if candidate is not None and candidate.loss < (1 - _LEAST_GAIN) * current.loss:
                     current = candidate
 
 

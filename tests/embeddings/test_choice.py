@@ -111,6 +111,9 @@ def test_what_is_stated_stays(dataset: Dataset) -> None:
     assert {info.lookups for info in single.vocabularies.values()} == {1}
     tables = {"film": {"mode": "hash"}}
     assert made(dataset, "best", VALUES * 10, tables=tables).vocabularies["film"].mode == "hash"
+    told = {"user": 0.0, "film": 0.1, "sex": 0.01}
+    rows = made(dataset, "best", 60_000, told, tables={"user": {"rows": 500}}).tables
+    assert rows["user"].rows == 500
     lr = plan(dataset, model_name="lr", settings=PlanSettings(mode="best", bytes="1MB"))
     assert {table.dim for table in lr.tables.values()} == {1}
 
