@@ -32,8 +32,9 @@ Changes = Mapping[str, Any]
 """What is changed in a run file, by dotted key."""
 Figures = dict[str, Any]
 """Figures of one training."""
-VERSIONS = {"whole": 1, "structured": 6, "dsl": 2}
-"""Raised by hand when code under a cell changes what comes out: without sparsity, and of each method."""
+VERSIONS = {"whole": 1, "stated": 6, "split": 7, "dsl": 2}
+"""Raised by hand when code under a cell changes what comes out: without sparsity, with stated shares of the
+parts or a budget that moves between them, as published."""
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (2024, 2025, 2026)
 
@@ -117,7 +118,10 @@ def trained(study: Study, case: str, seed: int, root: Path, *, only_kept: bool) 
 
 def _version(changes: Changes) -> int:
     sparsity = changes.get("train.sparsity")
-    return VERSIONS["whole" if sparsity is None else sparsity.get("method", "structured")]
+    if sparsity is None:
+        return VERSIONS["whole"]
+    shared = "stated" if sparsity.keys() & {"dense", "tables"} else "split"
+    return VERSIONS[sparsity.get("method", shared)]
 
 
 def _train(study: Study, case: str, changes: Changes, root: Path) -> Figures:
@@ -154,11 +158,13 @@ def _figures(run: Run, config: RunConfig) -> dict[str, Any]:
     with opened_run(run) as (dataset, _, model, tables):
         widths = {layer.weight: list(layer.axes[0].tensor.shape) for layer in hidden_layers(model)}
         score = score_part(model, tables, _batches(dataset, config.train), 1)
+        rows = {name: table.rows for name, table in run.plan.tables.items()}
+        rows |= {name: int((pool.slots > 0).sum()) for name, pool in tables.pools.items()}
     return {
         "test_auc": auc(labels_of(dataset, "test")[0], score),
         "valid_auc": run.result.best_value,
         "dense_parameters": run.result.parameters,
-        "table_parameters": sum(table.rows * table.dim for table in run.plan.tables.values()),
+        "table_parameters": sum(rows[name] * table.dim for name, table in run.plan.tables.items()),
         "steps": run.result.steps,
         "train_seconds": run.result.seconds,
         "widths": widths,

@@ -82,6 +82,8 @@ class HiddenLayer:
     """Multiplies units' activations from now on by a mask ``[units]``, differentiably."""
     axes: tuple[Axis, ...]
     """Everything that belongs to the units; the layer's own matrix first, the one that reads it last."""
+    outputs: nn.Module | None = None
+    """Gives units' activations ``[..., units]``, before mask and dropout; None where a unit has several."""
     uses: int = 1
     """Vectors of a row that the layer's matrix is multiplied with."""
     further: int = 0

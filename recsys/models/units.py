@@ -74,11 +74,13 @@ def _chained(
         matrices.append(last)
     for index, (group, matrix) in enumerate(zip(groups, matrices, strict=False)):
         own = [axis for _, part in group for axis in _axes_of(part)]
+        outputs = [part for _, part in group if not isinstance(part, Dropout)]
         yield HiddenLayer(
             name=f"{name}.{index}",
             weight=f"{group[0][0]}.weight",
             mask=partial(mask_output, group[-1][1]),
             axes=(*own, Axis(matrix, "weight", 1)),
+            outputs=outputs[-1],
             uses=uses,
         )
 

@@ -20,16 +20,17 @@ class SparsitySettings(Section):
     study, as it saves neither memory nor time, and no byte of the bundle."""
     dense: float | None = Field(default=None, gt=0, le=1)
     """Share of the dense part's weights that is kept; 1 leaves it alone. Default: what ``tables`` leaves of
-    the budget, or without both, as many weights as the tables keep, or all there are."""
+    the budget; without both, the budget moves to where dropping would cost most (``allocation: worth``, but
+    for retrieval models), or both parts keep as many weights, or all they have."""
     tables: float | None = Field(default=None, gt=0, le=1)
     """Share of the tables' weights that is kept; 1 leaves them alone. Default: likewise."""
     pieces: int = Field(default=1, ge=1, le=16)
     """Pieces of equal width that a value's vector is kept or dropped in; 1: whole vectors. More pieces give
     values widths of their own, and cost a pointer of four bytes each."""
     allocation: Literal["worth", "erk", "uniform"] = "worth"
-    """How layers share the dense part's budget, and vocabularies that of the tables. ``worth``: it moves to
-    where dropping would cost most; ``erk``: small ones keep more (Erdős-Rényi-Kernel); ``uniform``: all
-    keep the same share."""
+    """How the dense part and the tables share the budget, layers that of the dense part, and vocabularies
+    that of the tables. ``worth``: it moves to where dropping would cost most; ``erk``: small layers and
+    vocabularies keep more (Erdős-Rényi-Kernel); ``uniform``: all keep the same share."""
     start: float = Field(default=1.0, gt=0, le=1)
     """Share of the dense part that training starts with; it falls to ``dense`` until the last update."""
     interval: int = Field(default=100, ge=1)
@@ -49,6 +50,12 @@ class SparsitySettings(Section):
                 f"start {self.start:g} is below the share of the dense part to keep, {self.dense_density:g}"
             )
         return self
+
+    @property
+    def splits(self) -> bool:
+        """Whether the budget moves between the dense part and the tables."""
+        open_ = self.dense is None and self.tables is None
+        return open_ and self.method == "structured" and self.allocation == "worth"
 
     @property
     def dense_density(self) -> float:

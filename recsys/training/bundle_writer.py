@@ -213,9 +213,24 @@ def _shipped(
             )
     maps = {**row_maps(trained.plan, trained.dataset), **trained.row_maps}
     if trained.gates is None:
-        return trained.tables, maps
+        return _without_spare_rows(trained, maps)
     kept = open_values.kept(trained.plan, trained.tables, maps, trained.gates)
     return kept.tables, kept.maps
+
+
+def _without_spare_rows(
+    trained: Trained, maps: Mapping[str, NDArray[np.int64]]
+) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, NDArray[np.int64]]]:
+    """Pools with the rows that some value has, and their row of zeros; other tables as they are."""
+    tables, renumbered = dict(trained.tables), dict(maps)
+    readers: dict[str, list[str]] = {}
+    for name in trained.row_maps:
+        readers.setdefault(trained.plan.vocabularies[name].table, []).append(name)
+    for table, names in readers.items():
+        used = np.unique(np.concatenate([[0], *(maps[name].ravel() for name in names)]))
+        tables[table] = tables[table][used]
+        renumbered |= {name: np.searchsorted(used, maps[name]) for name in names}
+    return tables, renumbered
 
 
 def _exact(weights: Mapping[str, NDArray[np.float32]], maps: Mapping[str, NDArray[np.int64]]) -> Exact:

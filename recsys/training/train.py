@@ -303,9 +303,9 @@ def _made_sparse(
     """Settings whose budget is shared out, and the plan with tables as small as they are trained."""
     if settings.sparsity is None:
         return settings, plan
-    sparsity = filled_in(settings.sparsity, model, plan, dataset)
-    if sparsity.method == "structured" and sparsity.tables_density < 1:
-        plan = pooled(plan, sparsity.tables_density, sparsity.pieces)
+    sparsity, room = filled_in(settings.sparsity, model, plan, dataset)
+    if room is not None:
+        plan = pooled(plan, room, sparsity.pieces)
     return settings.model_copy(update={"sparsity": sparsity}), plan
 
 

@@ -50,6 +50,7 @@ CASES: dict[str, tuple[dict[str, object], UpdatePath]] = {
     ),
     "sparse-autoint_plus-dense": (AUTOINT_PLUS, "dense"),
     "sparse-dnn-dense-average": ({"name": "dnn", "hidden": [16], "batch_norm": True}, "dense"),
+    "sparse-dnn-dense-one_dial": ({"name": "dnn", "hidden": [16, 8], "batch_norm": True}, "dense"),
     "sparse-din-fused": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "fused"),
     "dsl-din-dense": ({"name": "din", "attention_hidden": [8], "hidden": [16]}, "dense"),
     "shared-autoint-fused-l2_rows": ({"name": "autoint", "layers": 1}, "fused"),
@@ -69,6 +70,7 @@ SETTINGS = TrainSettings(
 )
 
 SPARSE = SparsitySettings(budget=0.5, dense=0.8, tables=0.5, pieces=2, interval=7, updates=4)
+ONE_DIAL = SparsitySettings(budget=0.4, interval=7, updates=4)
 PUBLISHED = SparsitySettings(budget=0.8, method="dsl", interval=7, updates=4)
 
 
@@ -91,8 +93,9 @@ def plan_of(case: str, dataset: Dataset) -> Plan:
 def settings_of(case: str) -> TrainSettings:
     """Settings of a case; its name says how tables are regularised, what is kept, and about gates."""
     if case.startswith("sparse"):
+        sparsity = ONE_DIAL if case.endswith("one_dial") else SPARSE
         averaged = {"average": 0.9} if case.endswith("average") else {}
-        return SETTINGS.model_copy(update={"sparsity": SPARSE, **averaged})
+        return SETTINGS.model_copy(update={"sparsity": sparsity, **averaged})
     if case.startswith("dsl"):
         return SETTINGS.model_copy(update={"sparsity": PUBLISHED})
     if case.startswith(("quotient", "adaptive")):

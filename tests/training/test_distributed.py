@@ -26,6 +26,7 @@ READ_BY_ONE = [
     "din-fused",
     "shared-din-fused",
     "sparse-autoint_plus-dense",
+    "sparse-dnn-dense-one_dial",
     "average-dnn-dense",
 ]
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]

@@ -14,7 +14,7 @@ import torch
 
 from recsys.config import PlanSettings, TrainSettings
 from recsys.data.dataset import Dataset
-from recsys.embeddings.plan import UpdatePath
+from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.embeddings.planner import plan as make_plan
 from recsys.errors import CheckpointError, ConfigError, PlanError
 from recsys.evaluation.metrics import auc
@@ -39,6 +39,7 @@ HEADS = {
 }  # fmt: skip
 BOTH = {"budget": 0.5, "dense": 0.5, "tables": 0.4, "pieces": 2, "interval": 5, "updates": 4}
 PUBLISHED = {"budget": 0.3, "method": "dsl", "interval": 5, "updates": 4, "drop": 0.5}
+ONE_DIAL = {"budget": 0.25, "interval": 5, "updates": 4}
 DENSE_ONLY = {"budget": 0.3, "dense": 0.3, "tables": 1.0, "interval": 5, "updates": 4}
 
 
@@ -195,8 +196,9 @@ def test_towers_are_half_as_large(tmp_path: Path) -> None:
         (BOTH, HEADS, "dense", None),
         (BOTH, DNN, "dense", 0.9),
         (BOTH, {"name": "dcnv2", "cross_layers": 2, "hidden": [24]}, "dense", None),
+        (ONE_DIAL, DNN, "dense", None),
     ],
-    ids=["both-dense", "both-fused", "published", "heads", "averaged", "crossed"],
+    ids=["both-dense", "both-fused", "published", "heads", "averaged", "crossed", "one-dial"],
 )
 def test_a_resumed_run_goes_on_to_the_bit(
     dataset: Dataset,
@@ -271,6 +273,7 @@ SHORT = {"interval": 5, "updates": 2}
             {"name": "fm"},
             r"sparsity\.dense: FM has no hidden units",
         ),
+        ({"budget": 0.003, **SHORT}, DNN, "is used up by the dense part, of which every layer keeps one"),
         ({**BOTH, "pieces": 3}, DNN, "expected a multiple of the 3"),
         (
             {"budget": 0.9, "dense": 0.9, "tables": 0.01, "interval": 5, "updates": 2},
@@ -424,14 +427,31 @@ def _checkpoint(run: Run, step: int) -> Path:
 
 
 def test_one_dial_is_shared_out_and_holds(dataset: Dataset, tmp_path: Path) -> None:
-    """Either part keeps an eighth of all weights; the tables have more than that."""
+    """Units and rows share a quarter of all weights; the bundle holds no row that is spare."""
     whole = _train(dataset, tmp_path / "whole", None)
-    small = _train(dataset, tmp_path / "small", {"budget": 0.25, "interval": 5, "updates": 4})
+    small = _train(dataset, tmp_path / "small", ONE_DIAL)
+    weights = whole.result.parameters + _weights(whole.plan)
+    maps = load_trained(small.folder).row_maps
+    rows = len(np.unique(np.concatenate([rows.ravel() for rows in maps.values()]))) - 1  # and that of zeros
+    kept = small.result.parameters + rows * small.plan.tables["pool"].dim
+    assert 0.24 * weights < kept <= 0.25 * weights
+    assert rows < small.plan.tables["pool"].rows - 1
+    bundle = export(small, tmp_path / "bundle", dtype="float32")
+    assert bundle.manifest.tables["pool"].rows == rows + 1
 
-    def weights(run: Run) -> tuple[int, int]:
-        return run.result.parameters, sum(table.rows * table.dim for table in run.plan.tables.values())
 
-    kept, had = weights(small), weights(whole)
-    assert min(had) > sum(had) / 8
-    assert sum(had) / 8 - 8 <= kept[1] <= sum(had) / 8 + 8  # whole rows of 8, and the row of zeros
-    assert 0.9 * sum(had) / 8 < kept[0] <= sum(had) / 8  # whole units
+@pytest.mark.parametrize("allocation", ["erk", "uniform"])
+def test_without_worth_both_parts_keep_equally_many(
+    dataset: Dataset, tmp_path: Path, allocation: str
+) -> None:
+    """An eighth of all weights each; the tables have more than that."""
+    whole = _train(dataset, tmp_path / "whole", None)
+    small = _train(dataset, tmp_path / "small", {**ONE_DIAL, "allocation": allocation})
+    eighth = (whole.result.parameters + _weights(whole.plan)) / 8
+    assert min(whole.result.parameters, _weights(whole.plan)) > eighth
+    assert eighth - 8 <= _weights(small.plan) <= eighth + 8  # whole rows of 8, and the row of zeros
+    assert 0.9 * eighth < small.result.parameters <= eighth  # whole units
+
+
+def _weights(plan: Plan) -> int:
+    return sum(table.rows * table.dim for table in plan.tables.values())

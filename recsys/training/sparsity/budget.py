@@ -1,6 +1,8 @@
-"""What a run file leaves open of its sparsity, before anything is built: above all the budget's shares."""
+"""What a run file leaves open of its sparsity, before anything is built, and the room that tables need."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from recsys.config import ModelSettings
 from recsys.data.dataset import Dataset
@@ -11,16 +13,24 @@ from recsys.models.units import hidden_layers
 from recsys.settings.sparsity import SparsitySettings
 from recsys.training.layout import layout_of
 from recsys.training.sparsity.schedule import DROP
+from recsys.training.sparsity.size import Size
 
 
-def filled_in(
-    settings: SparsitySettings, model: ModelSettings, plan: Plan, dataset: Dataset
-) -> SparsitySettings:
-    """The settings with ``dense``, ``tables`` and ``drop`` filled in.
+class Small(NamedTuple):
+    """How small a model is to be made."""
 
-    Where neither is stated, both parts keep the same number of weights, or all they have: the larger one
-    pays first. Where one is, the other gets the rest of the budget. Tables whose rows values share do not
-    count. The published method gives both the budget's share.
+    settings: SparsitySettings
+    room: float | None
+    """Share of the tables' weights that training holds at most; None: all, as none are dropped."""
+
+
+def filled_in(settings: SparsitySettings, model: ModelSettings, plan: Plan, dataset: Dataset) -> Small:
+    """The settings with ``drop`` filled in, and ``dense`` and ``tables`` where the budget does not move.
+
+    Where it does, the tables have room for all that the dense part may leave them. Elsewhere, where one of
+    the two is stated, the other gets the rest; without both, they keep the same number of weights, or all
+    they have: the larger one pays first. So do retrieval models, whose rows stay where they are dealt.
+    Tables whose rows values share do not count. The published method gives both the budget's share.
 
     Raises:
         ConfigError: a part has nothing to drop, or leaves nothing of the budget for the other.
@@ -29,26 +39,44 @@ def filled_in(
         stays = model.retrieves and settings.method == "structured"
         settings = settings.model_copy(update={"drop": 0.0 if stays else DROP})
     if settings.method == "dsl":
-        return settings
+        return Small(settings, None)
     network = build_model(model.name, model.options, layout_of(dataset.features, plan), seed=0)
-    sizes = (sum(parameter.numel() for parameter in network.parameters()), _table_weights(plan))
-    droppable = (bool(hidden_layers(network)), bool(sizes[1]))
+    layers = hidden_layers(network)
+    size = Size(network, layers)
+    sizes = (size.whole, _table_weights(plan))
+    droppable = (bool(layers), bool(sizes[1]))
     _require_droppable(settings, droppable, type(network).__name__)
     if settings.dense is not None and settings.tables is not None:
-        return settings
+        return _small(settings)
+    kept = settings.budget * sum(sizes)
+    if settings.splits and all(droppable) and not model.retrieves:
+        least = size.parameters([1] * len(layers))
+        if kept <= least:
+            raise _used_up(settings, sizes, "the dense part, of which every layer keeps one unit")
+        return Small(settings, min(1.0, (kept - least) / sizes[1]))
     stated = (settings.dense if droppable[0] else 1.0, settings.tables if droppable[1] else 1.0)
-    dense, tables = _split(settings.budget * sum(sizes), sizes, stated)
+    dense, tables = _densities(kept, sizes, stated)
     if min(dense, tables) <= 0:
-        whole = "the tables" if dense <= 0 else "the dense part"
-        kept = stated[1] if dense <= 0 else stated[0]
-        raise ConfigError(
-            f"train.sparsity: {settings.budget:g} of {sum(sizes):,} weights, {sizes[0]:,} of the dense "
-            f"part and {sizes[1]:,} of the tables, is used up by {whole}, of which {kept:g} stays; raise "
-            "budget" + ("" if kept == 1 else ", or lower that share")
-        )
+        whole, share = ("the tables", stated[1]) if dense <= 0 else ("the dense part", stated[0])
+        raise _used_up(settings, sizes, f"{whole}, of which {share:g} stays", lower=share != 1)
     if settings.start < dense:
         raise ConfigError(f"train.sparsity.start: {settings.start:g} is below the {dense:.3f} to be kept")
-    return settings.model_copy(update={"dense": dense, "tables": tables})
+    return _small(settings.model_copy(update={"dense": dense, "tables": tables}))
+
+
+def _small(settings: SparsitySettings) -> Small:
+    """With both shares stated."""
+    return Small(settings, None if settings.tables == 1 else settings.tables)
+
+
+def _used_up(
+    settings: SparsitySettings, sizes: tuple[int, int], by: str, *, lower: bool = False
+) -> ConfigError:
+    return ConfigError(
+        f"train.sparsity: {settings.budget:g} of {sum(sizes):,} weights, {sizes[0]:,} of the dense "
+        f"part and {sizes[1]:,} of the tables, is used up by {by}; raise budget"
+        + (", or lower that share" if lower else "")
+    )
 
 
 def _require_droppable(settings: SparsitySettings, droppable: tuple[bool, bool], model: str) -> None:
@@ -68,12 +96,12 @@ def _table_weights(plan: Plan) -> int:
     return sum(table.rows * table.dim for name, table in plan.tables.items() if name in own)
 
 
-def _split(
+def _densities(
     kept: float, sizes: tuple[int, int], stated: tuple[float | None, float | None]
 ) -> tuple[float, float]:
     """Densities of two parts of these sizes that keep so many weights together.
 
-    >>> _split(60.0, (100, 20), (None, None)), _split(60.0, (100, 20), (0.5, None))
+    >>> _densities(60.0, (100, 20), (None, None)), _densities(60.0, (100, 20), (0.5, None))
     ((0.4, 1.0), (0.5, 0.5))
     """
     dense, tables = stated

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +23,9 @@ from recsys.embeddings.tables import Tables
 from recsys.models.initialise import named_seed
 from recsys.settings.sparsity import SparsitySettings
 from recsys.training.distributed import Distributed
+from recsys.training.sparsity.prices import Prices
 from recsys.training.sparsity.schedule import drop_share, shares
+from recsys.training.sparsity.sums import Sums
 from recsys.training.sparsity.worth import expected_lookups, place_scores
 
 Moments = Callable[[], Mapping[str, Mapping[str, Tensor]]]
@@ -65,6 +66,35 @@ class Rows:
         ]
         for dealer in self._dealers:
             dealer.deal(dataset)
+        self._aims: list[int | None] = [None] * len(self._dealers)
+        self._order = torch.empty(0, dtype=torch.long)
+
+    @property
+    def whole(self) -> int:
+        """Weights that all places of the pools would have."""
+        return sum(len(dealer.pool.slots) * dealer.width for dealer in self._dealers)
+
+    @property
+    def weights(self) -> int:
+        """Weights of the rows that places have now."""
+        return sum(int((dealer.pool.slots > 0).sum()) * dealer.width for dealer in self._dealers)
+
+    def prices(self) -> Prices:
+        """What the tables keep as places get rows, those that promise most first, and what is next worth.
+
+        No pool gives more places rows than it has. All processes call this together.
+        """
+        best = [dealer.best() / dealer.width for dealer in self._dealers]
+        worth, order = torch.cat(best).sort(descending=True, stable=True)
+        pools = torch.cat([torch.full_like(each, n, dtype=torch.long) for n, each in enumerate(best)])
+        self._order = pools[order]
+        widths = torch.tensor([dealer.width for dealer in self._dealers], device=worth.device)
+        kept = widths[self._order].cumsum(0)
+        return Prices(torch.cat([kept.new_zeros(1), kept]), torch.cat([worth, worth.new_zeros(1)]))
+
+    def aim(self, places: int) -> None:
+        """Have the first so many places of ``prices`` get rows; default: as many as have now."""
+        self._aims = list(torch.bincount(self._order[:places], minlength=len(self._dealers)).tolist())
 
     @property
     def measured(self) -> list[Tensor]:
@@ -100,8 +130,8 @@ class Rows:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move rows to other places."""
-        for dealer in self._dealers:
-            dealer.update(drop_share(self._settings, step))
+        for dealer, rows in zip(self._dealers, self._aims, strict=True):
+            dealer.update(drop_share(self._settings, step), rows)
         if step >= self._settings.last_step:
             self.skip()
 
@@ -131,42 +161,33 @@ class _Dealer:
         ]
         self._counts: dict[str, Tensor] = {}
         self._fresh = torch.zeros(pool.rows, dtype=torch.bool, device=ranks.device)
-        self._sums = self._zeros()
-        # One process adds to the sums themselves, so that they do not depend on when they are saved.
-        self._mine = self._sums if ranks.world == 1 else self._zeros()
+        places = len(pool.slots)
+        sizes = {"worth": pool.rows, "pull": places, "seen": places // self._pieces}
+        self._sums = Sums({key: (size,) for key, size in sizes.items()}, ranks)
         generator = torch.Generator().manual_seed(named_seed(seed, "sparsity", pool.name))
         width = self._local[0].shape[1]
         signs = torch.randint(0, 2, (width,), generator=generator) * 2.0 - 1.0
         self._signs = signs.to(ranks.device)
         pool.on_gradient = self._add
 
-    def _zeros(self) -> dict[str, Tensor]:
-        places = len(self.pool.slots)
-        sizes = {"worth": self.pool.rows, "pull": places, "seen": places // self._pieces}
-        return {key: torch.zeros(size, device=self._ranks.device) for key, size in sizes.items()}
+    @property
+    def width(self) -> int:
+        """Weights of a row."""
+        return len(self._signs)
 
     def _add(self, places: Tensor, vectors: Tensor, gradients: Tensor) -> None:
         """Lookups of a batch: places ``[n, keys]``, vectors and gradients ``[n, keys, D]``."""
-        width = len(self._signs)  # vectors of the fused path are stored wider
-        asked = places.reshape(-1)
+        asked, sums = places.reshape(-1), self._sums.mine
         losses = (vectors * gradients).sum(2).square_().view(-1)
-        self._mine["worth"].index_add_(0, self.pool.slots[asked], losses)
-        self._mine["pull"].index_add_(0, asked, (gradients[..., :width] @ self._signs).view(-1))
-        self._mine["seen"].index_add_(0, asked // self._pieces, torch.ones_like(losses))
+        own = gradients[..., : self.width]  # vectors of the fused path are stored wider
+        sums["worth"].index_add_(0, self.pool.slots[asked], losses)
+        sums["pull"].index_add_(0, asked, (own @ self._signs).view(-1))
+        sums["seen"].index_add_(0, asked // self._pieces, torch.ones_like(losses))
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint has to hold; all call this together."""
-        return {**self.sums(), "fresh": self._fresh} if self._sums else {}
-
-    @torch.no_grad()
-    def sums(self) -> dict[str, Tensor]:
-        """Sums over all processes; all call this together."""
-        if self._ranks.world > 1:
-            for key, mine in self._mine.items():
-                dist.all_reduce(mine, group=self._ranks.group)
-                self._sums[key] += mine
-                mine.zero_()
-        return self._sums
+        total = self._sums.total()
+        return {**total, "fresh": self._fresh} if total else {}
 
     @torch.no_grad()
     def deal(self, dataset: Dataset) -> None:
@@ -194,8 +215,7 @@ class _Dealer:
             return [(torch.cat(places), rows / sum(sizes))]
         weights = [1.0] * len(every)
         if self._allocation == "erk":
-            width = len(self._signs) * self._pieces
-            weights = [1 / each.size + 1 / width for each in every]
+            weights = [1 / each.size + 1 / (self.width * self._pieces) for each in every]
 
         def total(kept: Sequence[float]) -> float:
             return sum(share * size for share, size in zip(kept, sizes, strict=True))
@@ -208,11 +228,19 @@ class _Dealer:
             with torch.no_grad():
                 weight[0].zero_()
 
-    def update(self, share: float) -> None:
-        """Move this share of the rows."""
-        sums, slots = self.sums(), self.pool.slots
-        scores, fresh = self._scores(sums), self._fresh.clone()
+    def best(self) -> Tensor:
+        """What those places are worth or promise that would get all rows, highest first: ``[n]``."""
+        scores = self._scores(self._sums.total())
+        places = torch.cat([places for places, _ in self._groups()])
+        return scores[places].sort(descending=True).values[: self.pool.rows - 1]
+
+    def update(self, share: float, rows: int | None) -> None:
+        """Have so many rows, or as many as now, then move this share of them."""
+        scores, fresh = self._scores(self._sums.total()), self._fresh.clone()
         self._fresh.zero_()
+        if rows is not None:
+            self._have(rows, scores)
+        slots = self.pool.slots
         for places, _ in self._groups():
             having = places[slots[places] > 0]
             held = having[~fresh[slots[having].long()]]
@@ -222,11 +250,24 @@ class _Dealer:
             grown = wanted[_descending(scores[wanted])[:count]]
             better = scores[grown] > scores[dropped]
             dropped, grown = dropped[better], grown[better]
-            rows = slots[dropped]
-            slots[dropped], slots[grown] = 0, rows
-            self._start_anew(rows.long())
-        for value in sums.values():
-            value.zero_()
+            moved = slots[dropped]
+            slots[dropped], slots[grown] = 0, moved
+            self._start_anew(moved.long())
+        self._sums.clear()
+
+    def _have(self, rows: int, scores: Tensor) -> None:
+        """Take rows from the places worth least, or deal spare ones to those that promise most."""
+        slots = self.pool.slots
+        places = torch.cat([places for places, _ in self._groups()])
+        having, wanted = places[slots[places] > 0], places[slots[places] == 0]
+        more = rows - len(having)
+        slots[having[_descending(-scores[having])[: max(0, -more)]]] = 0
+        if more > 0:
+            spare = torch.ones(self.pool.rows, dtype=torch.bool, device=slots.device)
+            spare[0] = spare[slots[having].long()] = False
+            new = spare.nonzero().flatten()[:more]
+            slots[wanted[_descending(scores[wanted])[: len(new)]]] = new.to(slots.dtype)
+            self._start_anew(new)
 
     def _scores(self, sums: Mapping[str, Tensor]) -> Tensor:
         """What each place is worth or promises: ``[places]``."""
@@ -256,7 +297,7 @@ class _Dealer:
     def finish(self) -> None:
         """Stop measuring, and free what that took."""
         self.pool.on_gradient = None
-        self._sums, self._mine, self._counts = {}, {}, {}
+        self._sums, self._counts = Sums({}, self._ranks), {}
 
 
 def _counts(dataset: Dataset, name: str, vocabulary: Pooled) -> NDArray[np.float32]:

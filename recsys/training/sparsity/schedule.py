@@ -41,9 +41,13 @@ def dense_density(settings: SparsitySettings, step: int) -> float:
     >>> [round(dense_density(settings, step), 2) for step in (0, 50, 100, 200)]
     [1.0, 0.3, 0.2, 0.2]
     """
+    return falling(settings, step, settings.start, settings.dense_density)
+
+
+def falling(settings: SparsitySettings, step: int, first: float, last: float) -> float:
+    """What falls from ``first`` to ``last`` by a cube until the last update, as it is after ``step``."""
     left = 1 - min(step / settings.last_step, 1.0)
-    least = settings.dense_density
-    return least + (settings.start - least) * left**3
+    return last + (first - last) * left**3
 
 
 def require_time(settings: SparsitySettings, steps: int) -> None:

@@ -16,6 +16,7 @@ from recsys.training.optimisers import Optimisers
 from recsys.training.sparsity.masks import Masks
 from recsys.training.sparsity.rows import Rows
 from recsys.training.sparsity.schedule import is_due
+from recsys.training.sparsity.split import Split
 from recsys.training.sparsity.units import Units
 
 
@@ -99,10 +100,13 @@ def build_sparsity(
         return None
     if settings.method == "dsl":
         return Sparsity(settings, [Masks(model, tables, settings, ranks, train.seed)])
-    parts: list[SparsePart] = []
+    units = rows = None
     if settings.dense_density < 1:
-        parts.append(Units(model, settings, optimisers.dense))
+        units = Units(model, settings, optimisers.dense)
     if tables.pools:
         moments = optimisers.table_state
-        parts.append(Rows(tables, moments, dataset, settings, ranks, train.seed, train.batch_size))
-    return Sparsity(settings, parts)
+        rows = Rows(tables, moments, dataset, settings, ranks, train.seed, train.batch_size)
+    split = None
+    if units and rows and settings.splits:
+        split = Split(units, rows, settings, ranks, train.batch_size)
+    return Sparsity(settings, [part for part in (split, units, rows) if part is not None])

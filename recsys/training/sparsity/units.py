@@ -2,14 +2,15 @@
 
 While units are explored, a mask multiplies each layer's activations. The gradient of a unit's mask is
 what the loss, to first order, gains or loses by the unit (Molchanov et al. 2019): the sum of its squares
-since the last update is the worth of a unit that is kept, and the promise of one that is not. A unit that
+since the last update is the worth of a unit that is kept, and the promise of one that is not. Against a
+table's rows only that part of it counts which other units cannot stand in for (``tolerance``). A unit that
 is out neither adds to the output nor learns; its weights wait. After the last update the layers are cut to
 the units they keep, and nothing of the others is left in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from recsys.errors import ConfigError
 from recsys.models.axes import Cut, HiddenLayer
 from recsys.models.units import hidden_layers
 from recsys.settings.sparsity import SparsitySettings
+from recsys.training.sparsity.prices import Prices
 from recsys.training.sparsity.schedule import dense_density, drop_share, shares
 from recsys.training.sparsity.size import Measure, Size, unit_costs
 
@@ -49,6 +51,51 @@ class Units:
         ]
         self._promise = [torch.zeros(full, device=device) for full in self._full]
         self._unmask = [layer.mask(mask) for layer, mask in zip(self._layers, self._masks, strict=True)]
+        self._aim: float | None = None
+
+    @property
+    def layers(self) -> Sequence[HiddenLayer]:
+        """The layers that can lose units."""
+        return self._layers
+
+    @property
+    def whole(self) -> int:
+        """Parameters of the whole dense part."""
+        return self._size.whole
+
+    @property
+    def weights(self) -> int:
+        """Parameters that are kept now."""
+        return self._size.parameters(self._kept())
+
+    def held(self) -> dict[str, Tensor]:
+        """Which units are kept now, bool ``[units]`` by layer."""
+        return {layer.name: mask > 0 for layer, mask in zip(self._layers, self._masks, strict=True)}
+
+    def aim(self, weights: int) -> None:
+        """Keep so many parameters after the next update; default: as the settings say."""
+        self._aim = (weights + 0.5) / self.whole
+
+    def prices(self, step: int, tolerance: Mapping[str, Tensor]) -> Prices:
+        """What the dense part keeps as units leave, those worth least first, and what the next is worth.
+
+        Args:
+            step: of the update to come.
+            tolerance: by layer, the share of each unit's worth that others cannot stand in for.
+        """
+        kept, promise = self._with_grown(step), torch.cat(self._promise)
+        every = zip(self._layers, self._masks, strict=True)
+        alone = torch.cat([tolerance.get(layer.name, torch.ones_like(mask)) for layer, mask in every])
+        worth = promise * alone / self._costs(self._size.parameters)
+        order = torch.where(kept, worth, torch.inf).argsort(stable=True)[: int(kept.sum())]
+        layer_of = torch.repeat_interleave(torch.arange(len(self._full)), torch.tensor(self._full))
+        widths = [int(part.sum()) for part in self._per_layer(kept)]
+        weights = [self._size.parameters(widths)]
+        for layer in layer_of.to(order.device)[order].tolist():
+            widths[layer] = max(1, widths[layer] - 1)
+            weights.append(self._size.parameters(widths))
+        following = torch.cat([worth[order], worth.new_full((1,), torch.inf)])
+        return Prices(torch.tensor(weights, device=worth.device), following)
 
     @property
     def measured(self) -> list[Tensor]:
@@ -105,22 +152,27 @@ class Units:
     def _chosen(self, step: int) -> list[Tensor]:
         """Units to keep from now on, bool per layer: some grow, then the least worth leave."""
         active = [mask > 0 for mask in self._masks]
-        density, share = dense_density(self._settings, step), drop_share(self._settings, step)
+        share = drop_share(self._settings, step)
+        density = dense_density(self._settings, step) if self._aim is None else self._aim
         if self._settings.allocation != "worth":
             return [
                 _exchanged(held, promise, width, share)
                 for held, promise, width in zip(active, self._promise, self._widths(density), strict=True)
             ]
-        held, promise = torch.cat(active), torch.cat(self._promise)
-        cost = self._costs(self._size.parameters)
-        grown = _highest(promise / cost, ~held & (promise > 0), int(share * int(held.sum())))
-        kept = held | grown
+        held, promise, kept = torch.cat(active), torch.cat(self._promise), self._with_grown(step)
         for measure, most in self._size.bounds(density):
             cost = self._costs(measure)
             leaving = held & kept & (cost > 0)
             order = torch.where(leaving, promise / cost, torch.inf).argsort(stable=True)
             kept = self._within(kept, order[: int(leaving.sum())], measure, most)
         return self._per_layer(kept)
+
+    def _with_grown(self, step: int) -> Tensor:
+        """Units that are kept, and a share of those that are out: bool, of all layers."""
+        held, promise = torch.cat([mask > 0 for mask in self._masks]), torch.cat(self._promise)
+        count = int(drop_share(self._settings, step) * int(held.sum()))
+        promised = promise / self._costs(self._size.parameters)
+        return held | _highest(promised, ~held & (promise > 0), count)
 
     def _within(self, kept: Tensor, order: Tensor, measure: Measure, most: float) -> Tensor:
         """What is kept without the first units of an order, so few that a measure is not above ``most``."""
