@@ -31,8 +31,9 @@ class SparsitySettings(Section):
     """How the dense part and the tables share the budget, layers that of the dense part, and vocabularies
     that of the tables. ``worth``: it moves to where dropping would cost most; ``erk``: small layers and
     vocabularies keep more (Erdős-Rényi-Kernel); ``uniform``: all keep the same share."""
-    start: float = Field(default=1.0, gt=0, le=1)
-    """Share of the dense part that training starts with; it falls to ``dense`` until the last update."""
+    start: float | None = Field(default=None, gt=0, le=1)
+    """Share of the dense part that training starts with; it falls to ``dense`` until the last update.
+    Default: twice as many weights as it may keep, or all there are."""
     interval: int = Field(default=100, ge=1)
     """Steps between updates of what is kept."""
     updates: int = Field(default=10, ge=1)
@@ -45,7 +46,7 @@ class SparsitySettings(Section):
     def _drops_something(self) -> Self:
         if self.dense_density == 1 and self.tables_density == 1:
             raise ValueError("this keeps everything; leave sparsity out")
-        if self.start < self.dense_density:
+        if self.start is not None and self.start < self.dense_density:
             raise ValueError(
                 f"start {self.start:g} is below the share of the dense part to keep, {self.dense_density:g}"
             )

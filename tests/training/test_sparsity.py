@@ -92,6 +92,16 @@ def test_the_dense_part_is_as_small_as_asked(dataset: Dataset, tmp_path: Path, a
     assert small.result.best_step >= 20
 
 
+def test_the_dense_part_begins_with_twice_what_it_keeps(dataset: Dataset, tmp_path: Path) -> None:
+    """Or with all it has, where it is to keep more than half."""
+    for kept, begun in ((0.3, 0.6), (0.6, 1.0)):
+        sparsity = {**DENSE_ONLY, "budget": kept, "dense": kept}
+        run = _train(dataset, tmp_path / f"{kept}", sparsity, max_steps=21)
+        first = run.metrics["density/dense"].drop_nulls()[0]
+        after_a_quarter = kept + (begun - kept) * 0.75**3
+        assert 0.9 * after_a_quarter < first <= after_a_quarter
+
+
 def test_weights_bundle_and_moments_of_units_that_are_out_are_gone(
     dataset: Dataset, tmp_path: Path
 ) -> None:

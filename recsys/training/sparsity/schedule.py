@@ -41,7 +41,12 @@ def dense_density(settings: SparsitySettings, step: int) -> float:
     >>> [round(dense_density(settings, step), 2) for step in (0, 50, 100, 200)]
     [1.0, 0.3, 0.2, 0.2]
     """
-    return falling(settings, step, settings.start, settings.dense_density)
+    return falling(settings, step, first_density(settings), settings.dense_density)
+
+
+def first_density(settings: SparsitySettings) -> float:
+    """Share of the dense part that training starts with."""
+    return 1.0 if settings.start is None else settings.start
 
 
 def falling(settings: SparsitySettings, step: int, first: float, last: float) -> float:

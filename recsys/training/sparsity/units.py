@@ -21,7 +21,7 @@ from recsys.models.axes import Cut, HiddenLayer
 from recsys.models.units import hidden_layers
 from recsys.settings.sparsity import SparsitySettings
 from recsys.training.sparsity.prices import Prices
-from recsys.training.sparsity.schedule import dense_density, drop_share, shares
+from recsys.training.sparsity.schedule import dense_density, drop_share, first_density, shares
 from recsys.training.sparsity.size import Measure, Size, unit_costs
 
 
@@ -44,7 +44,7 @@ class Units:
         self._full = [layer.width for layer in self._layers]
         self._require_reachable(type(model).__name__)
         device = next(model.parameters()).device
-        first = self._widths(settings.start)
+        first = self._widths(first_density(settings))
         self._masks = [
             (torch.arange(full, device=device) < width).float().requires_grad_()
             for full, width in zip(self._full, first, strict=True)
