@@ -22,10 +22,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, Spread, finish, newest_of, parser
-from sparsity_cells import SEEDS, STUDIES, Figures, Study, trained
+from harness import RESULTS, Spread, finish, newest_of
+from sparsity_cells import STUDIES, Study, trained
 from sparsity_pictures import draw_shares, draw_time
 from sparsity_sizes import latency_share, sizes
+from trainings import Figures, study_parser, trainings
 
 Trained = Mapping[str, Sequence[Figures]]
 """Figures of each seed, by case."""
@@ -93,23 +94,17 @@ def _weights(run: Mapping[str, Any]) -> int:
 
 
 def main() -> None:
-    arguments = parser("sparsity", str(__doc__))
-    arguments.add_argument("--seeds", type=int, default=len(SEEDS), help="trainings of each case")
-    arguments.add_argument("data", type=Path, metavar="DATA", help="folder with frappe_x1 and ml1m_ctr")
-    arguments.add_argument("--kept", action="store_true", help="sum up what has been trained")
-    arguments.add_argument("--study", choices=list(STUDIES), help="train on this log alone")
-    arguments.add_argument("--case", help="train this case alone, and write no result")
-    chosen = arguments.parse_args()
+    chosen = study_parser("sparsity", str(__doc__), STUDIES, "frappe_x1 and ml1m_ctr").parse_args()
     studies = [STUDIES[chosen.study]] if chosen.study else list(STUDIES.values())
     found: dict[str, dict[str, list[Figures]]] = {}
     for study in studies:
-        cases = [case for case in study.cases if chosen.case in (None, case)]
-        for seed in SEEDS[: chosen.seeds]:
-            for case in cases:
-                kept = trained(study, case, seed, chosen.data, only_kept=chosen.quick or chosen.kept)
-                if kept is not None:
-                    found.setdefault(study.name, {}).setdefault(case, []).append(kept)
-                    print(f"{study.name}, {case}, seed {seed}: test AUC {kept['test_auc']:.5f}", flush=True)
+
+        def train(case: str, seed: int, only_kept: bool, study: Study = study) -> Figures | None:
+            return trained(study, case, seed, chosen.data, only_kept=only_kept)
+
+        runs = trainings(study.name, study.cases, chosen, train, "test_auc")
+        if runs:
+            found[study.name] = runs
     if chosen.case:
         return
     figures: dict[str, Any] = {}

@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from accuracy_settings import data_of
 from cells import CELLS, cell
+from trainings import Figures
 
 from recsys import run as run_chain
 from recsys.config import RunConfig, TrainSettings, load_config
@@ -30,13 +31,10 @@ from recsys.training.train import train
 
 Changes = Mapping[str, Any]
 """What is changed in a run file, by dotted key."""
-Figures = dict[str, Any]
-"""Figures of one training."""
 VERSIONS = {"whole": 1, "stated": 7, "split": 8, "dsl": 2}
 """Raised by hand when code under a cell changes what comes out: without sparsity, with stated shares of the
 parts or a budget that moves between them, as published."""
 ROOT = Path(__file__).resolve().parents[1]
-SEEDS = (2024, 2025, 2026)
 
 
 @dataclass(frozen=True)

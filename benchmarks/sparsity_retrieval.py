@@ -21,9 +21,10 @@ from statistics import fmean
 from typing import Any
 
 from cells import CELLS, cell
-from harness import Spread, finish, newest_of, parser
+from harness import Spread, finish, newest_of
 from retrieval_histories import write_parts
-from sparsity_cells import ROOT, SEEDS, yaml_of
+from sparsity_cells import ROOT, yaml_of
+from trainings import Figures, study_parser, trainings
 
 from recsys.chain import run as run_chain
 from recsys.config import load_config
@@ -35,7 +36,6 @@ from recsys.training.run_folder import Run
 NAME = "sparsity_retrieval"
 VERSION = 2
 """Raised by hand when the code under a cell changes what comes out."""
-Figures = dict[str, Any]
 Changes = Mapping[str, Any]
 """What is changed in a run file, by dotted key."""
 
@@ -138,24 +138,14 @@ def _summary(name: str, found: Mapping[str, list[Figures]]) -> tuple[Figures, di
 
 
 def main() -> None:
-    arguments = parser(NAME, str(__doc__))
-    arguments.add_argument("--seeds", type=int, default=len(SEEDS), help="trainings of each case")
-    arguments.add_argument("data", type=Path, metavar="DATA", help="folder with gowalla and ml1m")
-    arguments.add_argument("--kept", action="store_true", help="sum up what has been trained")
-    arguments.add_argument("--study", choices=list(STUDIES), help="train on this log alone")
-    arguments.add_argument("--case", help="train this case alone, and write no result")
-    chosen = arguments.parse_args()
+    chosen = study_parser(NAME, str(__doc__), STUDIES, "gowalla and ml1m").parse_args()
     figures = newest_of(NAME, list(STUDIES)) if chosen.quick else {}
     for name in [chosen.study] if chosen.study else STUDIES:
-        found: dict[str, list[Figures]] = {}
-        for seed in SEEDS[: chosen.seeds]:
-            for case in STUDIES[name].cases:
-                if chosen.case not in (None, case):
-                    continue
-                kept = trained(name, case, seed, chosen.data, only_kept=chosen.quick or chosen.kept)
-                if kept is not None:
-                    found.setdefault(case, []).append(kept)
-                    print(f"{name}, {case}, seed {seed}: test recall@20 {kept['recall20']:.4f}", flush=True)
+
+        def train(case: str, seed: int, only_kept: bool, name: str = name) -> Figures | None:
+            return trained(name, case, seed, chosen.data, only_kept=only_kept)
+
+        found = trainings(name, STUDIES[name].cases, chosen, train, "recall20")
         if found and not chosen.case:
             of_study, spread = _summary(name, found)
             finish(f"{NAME}_{name}", of_study, quick=chosen.quick, spread=spread)
