@@ -62,7 +62,7 @@ def _pool_table(like: TablePlan, sizes: list[int], density: float, pieces: int) 
     if kept < len(sizes):
         raise ConfigError(
             f"train.sparsity: a share of {density:g} of {sum(sizes):,} values leaves {kept} pieces of "
-            f"vectors for {len(sizes)} vocabularies; raise train.sparsity.tables"
+            f"vectors for {len(sizes)} vocabularies; raise train.sparsity.tables or budget"
         )
     return like.model_copy(update={"rows": kept + 1, "dim": like.dim // pieces})
 

@@ -83,7 +83,8 @@ class HiddenLayer:
     axes: tuple[Axis, ...]
     """Everything that belongs to the units; the layer's own matrix first, the one that reads it last."""
     outputs: nn.Module | None = None
-    """Gives units' activations ``[..., units]``, before mask and dropout; None where a unit has several."""
+    """Gives the activations ``[..., units]`` that the next layer reads a linear combination of, before mask
+    and dropout; None where it reads something else of them."""
     uses: int = 1
     """Vectors of a row that the layer's matrix is multiplied with."""
     further: int = 0

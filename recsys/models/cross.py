@@ -73,5 +73,4 @@ def cross_layers_of(name: str, network: CrossNetwork) -> Iterator[HiddenLayer]:
             weight=f"{name}.layers.{number}.weight",
             mask=partial(mask_output, layer),
             axes=(Axis(layer, "weight", 0), Axis(layer, "bias", 0), Axis(layer, "columns", 0)),
-            outputs=layer,
         )

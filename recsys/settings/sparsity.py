@@ -46,9 +46,9 @@ class SparsitySettings(Section):
     def _drops_something(self) -> Self:
         if self.dense_density == 1 and self.tables_density == 1:
             raise ValueError("this keeps everything; leave sparsity out")
-        if self.start is not None and self.start < self.dense_density:
+        if self.start is not None and self.dense is not None and self.start < self.dense:
             raise ValueError(
-                f"start {self.start:g} is below the share of the dense part to keep, {self.dense_density:g}"
+                f"start {self.start:g} is below the share of the dense part to keep, {self.dense:g}"
             )
         return self
 

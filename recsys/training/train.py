@@ -300,12 +300,12 @@ def plan_or_default(plan: Plan | str | Path | None, dataset: Dataset, model: Mod
 def _made_sparse(
     settings: TrainSettings, model: ModelSettings, plan: Plan, dataset: Dataset
 ) -> tuple[TrainSettings, Plan]:
-    """Settings whose budget is shared out, and the plan with tables as small as they are trained."""
+    """Settings of whose sparsity nothing is open, and the plan with tables as small as they are trained."""
     if settings.sparsity is None:
         return settings, plan
-    sparsity, room = filled_in(settings.sparsity, model, plan, dataset)
-    if room is not None:
-        plan = pooled(plan, room, sparsity.pieces)
+    sparsity, share = filled_in(settings.sparsity, model, plan, dataset)
+    if share is not None:
+        plan = pooled(plan, share, sparsity.pieces)
     return settings.model_copy(update={"sparsity": sparsity}), plan
 
 

@@ -207,8 +207,18 @@ def test_towers_are_half_as_large(tmp_path: Path) -> None:
         (BOTH, DNN, "dense", 0.9),
         (BOTH, {"name": "dcnv2", "cross_layers": 2, "hidden": [24]}, "dense", None),
         (ONE_DIAL, DNN, "dense", None),
+        ({**ONE_DIAL, "budget": 0.4, "pieces": 2}, HEADS, "fused", None),
     ],
-    ids=["both-dense", "both-fused", "published", "heads", "averaged", "crossed", "one-dial"],
+    ids=[
+        "both-dense",
+        "both-fused",
+        "published",
+        "heads",
+        "averaged",
+        "crossed",
+        "one-dial",
+        "one-dial-fused",
+    ],
 )
 def test_a_resumed_run_goes_on_to_the_bit(
     dataset: Dataset,
@@ -284,6 +294,7 @@ SHORT = {"interval": 5, "updates": 2}
             r"sparsity\.dense: FM has no hidden units",
         ),
         ({"budget": 0.003, **SHORT}, DNN, "is used up by the dense part, of which every layer keeps one"),
+        ({"budget": 0.09, **SHORT}, {"name": "dnn", "hidden": [2]}, "vocabularies; raise"),
         ({**BOTH, "pieces": 3}, DNN, "expected a multiple of the 3"),
         (
             {"budget": 0.9, "dense": 0.9, "tables": 0.01, "interval": 5, "updates": 2},
@@ -305,7 +316,7 @@ def test_what_cannot_be_met_is_said_before_training(
     [
         ({"budget": 0}, "greater than 0"),
         ({"budget": 1}, "keeps everything"),
-        ({"budget": 0.5, "start": 0.2}, "below the share"),
+        ({"budget": 0.5, "dense": 0.5, "start": 0.2}, "below the share"),
         ({"budget": 0.5}, "needs a row per value"),
     ],
 )
@@ -448,6 +459,18 @@ def test_one_dial_is_shared_out_and_holds(dataset: Dataset, tmp_path: Path) -> N
     assert rows < small.plan.tables["pool"].rows - 1
     bundle = export(small, tmp_path / "bundle", dtype="float32")
     assert bundle.manifest.tables["pool"].rows == rows + 1
+
+
+def test_a_small_dense_part_may_keep_a_larger_share_than_the_budget(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """Half of it cannot go, as one of two units stays: the tables pay."""
+    run = _train(
+        dataset, tmp_path / "run", {**ONE_DIAL, "budget": 0.2}, model={"name": "dnn", "hidden": [2]}
+    )
+    kept = run.metrics.select("density/dense", "density/tables").drop_nulls().row(-1)
+    assert kept[0] >= 0.5
+    assert kept[1] < 0.2
 
 
 @pytest.mark.parametrize("allocation", ["erk", "uniform"])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.data.dataset import Dataset
 from recsys.embeddings.pool import pooled
 from recsys.embeddings.tables import Tables
 from recsys.models import build_model
+from recsys.models.mlp import MLP
 from recsys.settings.sparsity import SparsitySettings
 from recsys.training.distributed import Distributed, distributed
 from recsys.training.layout import layout_of
@@ -35,56 +38,97 @@ def ranks() -> Iterator[Distributed]:
         yield ranks
 
 
-def _kept(
-    dataset: Dataset, ranks: Distributed, worth_of_rows: float, *, alike: bool = False
-) -> tuple[int, int]:
-    """Weights of the dense part and of the tables after the only update, and that the budget holds.
+@dataclass
+class _Parts:
+    """A model and its tables, of which a share is to be kept after one update."""
 
-    Every place is looked up once, and all pull alike; units' masks pull the more the later they stand.
-    Where units are ``alike``, all of a layer give the same but for a little noise.
-    """
-    plan = made_plan(dataset, "dense")
-    model = build_model("dnn", {"hidden": [24, 16]}, layout_of(dataset.features, plan), seed=1)
-    tables = Tables(
-        pooled(plan, 1.0, 1), dataset.features, device=ranks.device, group=ranks.group, init_std=0.1
-    )
-    units = Units(model, SETTINGS, None)
-    rows = Rows(tables, dict, dataset, SETTINGS, ranks, seed=1, batch_size=64)
-    split = Split(units, rows, SETTINGS, ranks, batch_size=64)
-    pool, weight = tables.pools["pool"], tables.dense_weights()["pool"].detach()
-    places = torch.arange(len(pool.slots))
-    for mask in units.measured:
-        mask.grad = torch.linspace(0.001, 0.03, len(mask))
-    units.observe()
-    vectors = weight[pool.slots[places].long()][:, None]
-    pool.on_gradient(places[:, None], vectors, torch.full_like(vectors, worth_of_rows))  # type: ignore[misc]
-    if alike:
-        generator = torch.Generator().manual_seed(1)
-        for layer in units.layers:
-            for _ in range(SETTINGS.interval):
-                split.observe()
-            same = torch.randn(512, 1, generator=generator)
-            noise = torch.randn(512, layer.width, generator=generator)
-            assert layer.outputs is not None
-            for hook in layer.outputs._forward_hooks.values():  # as if the layer had given these
-                hook(layer.outputs, (), same + 0.1 * noise)
-    whole = units.whole + rows.whole
-    for part in (split, units, rows):
-        part.update(10)
-    kept = sum(parameter.numel() for parameter in model.parameters()), rows.weights
-    assert 0.28 * whole < sum(kept) <= 0.3 * whole
-    return kept
+    model: nn.Module
+    tables: Tables
+    units: Units
+    rows: Rows
+    split: Split
+
+    @classmethod
+    def of(cls, dataset: Dataset, ranks: Distributed, settings: SparsitySettings) -> _Parts:
+        plan = made_plan(dataset, "dense")
+        model = build_model("dnn", {"hidden": [24, 16]}, layout_of(dataset.features, plan), seed=1)
+        tables = Tables(
+            pooled(plan, 1.0, 1), dataset.features, device=ranks.device, group=ranks.group, init_std=0.1
+        )
+        units = Units(model, settings, None)
+        rows = Rows(tables, dict, dataset, settings, ranks, seed=1, batch_size=64)
+        return cls(model, tables, units, rows, Split(units, rows, settings, ranks, batch_size=64))
+
+    def measure(self, worth_of_rows: float) -> None:
+        """Every place is looked up once, and all pull alike; masks pull the more the later they stand."""
+        for mask in self.units.measured:
+            mask.grad = torch.linspace(0.001, 0.03, len(mask))
+        self.units.observe()
+        pool, weight = self.tables.pools["pool"], self.tables.dense_weights()["pool"].detach()
+        places = torch.arange(len(pool.slots))
+        vectors = weight[pool.slots[places].long()][:, None]
+        assert pool.on_gradient is not None
+        pool.on_gradient(places[:, None], vectors, torch.full_like(vectors, worth_of_rows))
+
+    def compute(self) -> None:
+        """The perceptron's activations of the last step before the update."""
+        for _ in range(SETTINGS.interval):
+            self.split.observe()
+        mlp = self.model.train().get_submodule("mlp")
+        assert isinstance(mlp, MLP)
+        width = next(mlp.parameters()).shape[1]
+        mlp(torch.randn(512, width, generator=torch.Generator().manual_seed(2)))
+
+    def update(self) -> tuple[int, int]:
+        """Weights of the dense part and of the tables after the update, once the budget has been met."""
+        whole = self.units.whole + self.rows.whole
+        for part in (self.split, self.units, self.rows):
+            part.update(SETTINGS.interval)
+        kept = sum(parameter.numel() for parameter in self.model.parameters()), self.rows.weights
+        assert 0.28 * whole < sum(kept) <= SETTINGS.budget * whole
+        return kept
 
 
 def test_the_part_that_is_worth_more_per_weight_keeps_more(dataset: Dataset, ranks: Distributed) -> None:
-    kept = [_kept(dataset, ranks, worth) for worth in (1e-5, 0.01, 1.0)]
+    kept = []
+    for worth in (1e-5, 0.01, 1.0):
+        parts = _Parts.of(dataset, ranks, SETTINGS)
+        parts.measure(worth)
+        kept.append(parts.update())
     dense, tables = zip(*kept, strict=True)
     assert dense[0] > dense[1] > dense[2]
     assert tables[0] < tables[1] < tables[2]
 
 
 def test_units_that_others_stand_in_for_leave_first(dataset: Dataset, ranks: Distributed) -> None:
-    assert _kept(dataset, ranks, 0.01, alike=True)[0] < _kept(dataset, ranks, 0.01)[0]
+    """As all of a layer do that compute the same but for a little noise."""
+    kept = []
+    for alike in (False, True):
+        parts = _Parts.of(dataset, ranks, SETTINGS)
+        if alike:
+            for layer in parts.units.layers:
+                weight = layer.axes[0].tensor.detach()
+                weight.copy_(weight[:1] * (1 + 0.05 * torch.rand(len(weight), 1)))
+        parts.measure(0.01)
+        parts.compute()
+        kept.append(parts.update()[0])
+    assert kept[1] < kept[0]
+
+
+def test_units_that_are_out_are_looked_at_too(dataset: Dataset, ranks: Distributed) -> None:
+    parts = _Parts.of(dataset, ranks, SETTINGS.model_copy(update={"start": 0.5}))
+    held = parts.units.held()
+    assert not all(mask.all() for mask in held.values())
+    parts.compute()
+    for name in held:
+        assert (parts.split.tensors()[f"split.{name}"].diagonal() > 0).float().mean() > 0.9
+
+
+def test_a_loss_that_is_no_number_is_left_to_the_loop(dataset: Dataset, ranks: Distributed) -> None:
+    """Which says so, with the step."""
+    parts = _Parts.of(dataset, ranks, SETTINGS)
+    parts.measure(math.nan)
+    parts.split.update(SETTINGS.interval)
 
 
 def _moments(activations: Tensor) -> Tensor:

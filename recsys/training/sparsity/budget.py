@@ -20,15 +20,15 @@ _BEGIN = 2.0
 better than whole, on those of MovieLens-1M as good."""
 
 
-class Small(NamedTuple):
-    """How small a model is to be made."""
+class Resolved(NamedTuple):
+    """Settings of which nothing is open."""
 
     settings: SparsitySettings
-    room: float | None
-    """Share of the tables' weights that training holds at most; None: all, as none are dropped."""
+    pooled: float | None
+    """Share of the tables' weights that pools have room for; None: tables stay as they are."""
 
 
-def filled_in(settings: SparsitySettings, model: ModelSettings, plan: Plan, dataset: Dataset) -> Small:
+def filled_in(settings: SparsitySettings, model: ModelSettings, plan: Plan, dataset: Dataset) -> Resolved:
     """The settings with what they leave open filled in; ``dense`` and ``tables`` unless the budget moves.
 
     Where it does, the tables have room for all that the dense part may leave them. Elsewhere, where one of
@@ -43,7 +43,7 @@ def filled_in(settings: SparsitySettings, model: ModelSettings, plan: Plan, data
         stays = model.retrieves and settings.method == "structured"
         settings = settings.model_copy(update={"drop": 0.0 if stays else DROP})
     if settings.method == "dsl":
-        return Small(settings, None)
+        return Resolved(settings, None)
     network = build_model(model.name, model.options, layout_of(dataset.features, plan), seed=0)
     layers = hidden_layers(network)
     size = Size(network, layers)
@@ -51,13 +51,14 @@ def filled_in(settings: SparsitySettings, model: ModelSettings, plan: Plan, data
     droppable = (bool(layers), bool(sizes[1]))
     _require_droppable(settings, droppable, type(network).__name__)
     if settings.dense is not None and settings.tables is not None:
-        return _small(settings)
+        return _with_shares(settings)
     kept = settings.budget * sum(sizes)
     if settings.splits and all(droppable) and not model.retrieves:
         least = size.parameters([1] * len(layers))
         if kept <= least:
             raise _used_up(settings, sizes, "the dense part, of which every layer keeps one unit")
-        return Small(_started(settings, kept / sizes[0]), min(1.0, (kept - least) / sizes[1]))
+        most = min(1.0, (kept - least) / sizes[1])
+        return Resolved(_started(settings, kept / sizes[0]), most)
     stated = (settings.dense if droppable[0] else 1.0, settings.tables if droppable[1] else 1.0)
     dense, tables = _densities(kept, sizes, stated)
     if min(dense, tables) <= 0:
@@ -65,13 +66,13 @@ def filled_in(settings: SparsitySettings, model: ModelSettings, plan: Plan, data
         raise _used_up(settings, sizes, f"{whole}, of which {share:g} stays", lower=share != 1)
     if settings.start is not None and settings.start < dense:
         raise ConfigError(f"train.sparsity.start: {settings.start:g} is below the {dense:.3f} to be kept")
-    return _small(settings.model_copy(update={"dense": dense, "tables": tables}))
+    return _with_shares(settings.model_copy(update={"dense": dense, "tables": tables}))
 
 
-def _small(settings: SparsitySettings) -> Small:
+def _with_shares(settings: SparsitySettings) -> Resolved:
     """With both shares stated."""
-    room = None if settings.tables == 1 else settings.tables
-    return Small(_started(settings, settings.dense_density), room)
+    started = _started(settings, settings.dense_density)
+    return Resolved(started, None if settings.tables == 1 else settings.tables)
 
 
 def _started(settings: SparsitySettings, dense: float) -> SparsitySettings:

@@ -82,7 +82,7 @@ class Rows:
     def prices(self) -> Prices:
         """What the tables keep as places get rows, those that promise most first, and what is next worth.
 
-        No pool gives more places rows than it has. All processes call this together.
+        No pool gives more places rows than it has, its share of the room. All processes call this together.
         """
         best = [dealer.best() / dealer.width for dealer in self._dealers]
         worth, order = torch.cat(best).sort(descending=True, stable=True)
@@ -95,6 +95,7 @@ class Rows:
     def aim(self, places: int) -> None:
         """Have the first so many places of ``prices`` get rows; default: as many as have now."""
         self._aims = list(torch.bincount(self._order[:places], minlength=len(self._dealers)).tolist())
+        self._order = self._order[:0]
 
     @property
     def measured(self) -> list[Tensor]:
@@ -164,6 +165,7 @@ class _Dealer:
         places = len(pool.slots)
         sizes = {"worth": pool.rows, "pull": places, "seen": places // self._pieces}
         self._sums = Sums({key: (size,) for key, size in sizes.items()}, ranks)
+        self._scored: Tensor | None = None
         generator = torch.Generator().manual_seed(named_seed(seed, "sparsity", pool.name))
         width = self._local[0].shape[1]
         signs = torch.randint(0, 2, (width,), generator=generator) * 2.0 - 1.0
@@ -230,13 +232,13 @@ class _Dealer:
 
     def best(self) -> Tensor:
         """What those places are worth or promise that would get all rows, highest first: ``[n]``."""
-        scores = self._scores(self._sums.total())
         places = torch.cat([places for places, _ in self._groups()])
-        return scores[places].sort(descending=True).values[: self.pool.rows - 1]
+        return self._scores()[places].sort(descending=True).values[: self.pool.rows - 1]
 
     def update(self, share: float, rows: int | None) -> None:
         """Have so many rows, or as many as now, then move this share of them."""
-        scores, fresh = self._scores(self._sums.total()), self._fresh.clone()
+        scores, fresh = self._scores(), self._fresh.clone()
+        self._scored = None
         self._fresh.zero_()
         if rows is not None:
             self._have(rows, scores)
@@ -269,15 +271,23 @@ class _Dealer:
             slots[wanted[_descending(scores[wanted])[: len(new)]]] = new.to(slots.dtype)
             self._start_anew(new)
 
-    def _scores(self, sums: Mapping[str, Tensor]) -> Tensor:
-        """What each place is worth or promises: ``[places]``."""
+    def _scores(self) -> Tensor:
+        """What each place is worth or promises, as those do whose row has just come: ``[places]``.
+
+        They are computed once between two updates; all processes call this together.
+        """
+        if self._scored is None:
+            self._scored = self._score(self._sums.total())
+        return self._scored
+
+    def _score(self, sums: Mapping[str, Tensor]) -> Tensor:
         every = []
         for name, each in self.pool.vocabularies.items():
             rows = self.pool.slots[each.places].long()
             first = each.start // each.pieces
             seen = sums["seen"][first : first + each.size]
             found = place_scores(
-                (rows > 0).view(-1, each.pieces),
+                ((rows > 0) & ~self._fresh[rows]).view(-1, each.pieces),
                 torch.where(rows > 0, sums["worth"][rows], 0.0).view(-1, each.pieces),
                 sums["pull"][each.places].view(-1, each.pieces),
                 seen,

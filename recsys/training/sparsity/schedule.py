@@ -45,7 +45,7 @@ def dense_density(settings: SparsitySettings, step: int) -> float:
 
 
 def first_density(settings: SparsitySettings) -> float:
-    """Share of the dense part that training starts with."""
+    """Share of the dense part that training starts with; all of it where that has been left open."""
     return 1.0 if settings.start is None else settings.start
 
 

@@ -44,15 +44,14 @@ class Split:
         self._first = units.weights + rows.weights
         self._last = settings.budget * (units.whole + rows.whole)
         self._steps = torch.zeros((), dtype=torch.int64)
-        watched = [layer for layer in units.layers if layer.outputs is not None]
+        watched = {layer: layer.outputs for layer in units.layers if layer.outputs is not None}
         sizes = {layer.name: (layer.width + 1, layer.width + 1) for layer in watched}
         self._moments = Sums(sizes, ranks, torch.float64)
         self._watches = []
-        for layer in watched:
-            assert layer.outputs is not None
+        for layer, outputs in watched.items():
             first = settings.interval - math.ceil(_ROWS_PER_UNIT * layer.width / batch_size)
             due = partial(self._has_come, first)
-            self._watches.append(Watch(layer.outputs, self._moments.mine[layer.name], due))
+            self._watches.append(Watch(outputs, self._moments.mine[layer.name], due))
 
     def _has_come(self, step: int) -> bool:
         """Whether this many steps have passed since the last update."""
@@ -86,12 +85,15 @@ class Split:
         """Set what both keep after ``step``; all processes call it together."""
         held = self._units.held()
         alone = {name: tolerances(moments, held[name]) for name, moments in self._moments.total().items()}
-        units, rows = self._units.prices(step, alone), self._rows.prices()
-        kept = falling(self._settings, step, self._first, self._last)
+        self._units.count_alone(alone)
+        units, rows = self._units.prices(step), self._rows.prices()
+        kept = int(falling(self._settings, step, self._first, self._last))
         room = kept - units.weights
         fitting = torch.searchsorted(rows.weights, room, right=True) - 1  # -1: units alone are too many
         next_row = torch.where(fitting < 0, torch.inf, rows.worth[fitting.clamp(min=0)])
-        unit = int((units.worth >= next_row).nonzero()[0])
+        unit = int(
+            (~(units.worth < next_row)).nonzero()[0]
+        )  # the first one, where the loss is not a number
         self._units.aim(int(units.weights[unit]))
         self._rows.aim(max(0, int(fitting[unit])))
         self._moments.clear()

@@ -28,7 +28,7 @@ class Watch:
 
     def __init__(self, outputs: nn.Module, moments: Tensor, due: Callable[[], bool]) -> None:
         self._moments, self._due = moments, due
-        self.stop = outputs.register_forward_hook(self._add).remove
+        self.stop = outputs.register_forward_hook(self._add, prepend=True).remove
         """Watch no longer."""
 
     @torch.no_grad()
@@ -42,7 +42,7 @@ class Watch:
 def tolerances(moments: Tensor, held: Tensor) -> Tensor:
     """1 - R² of every unit ``[units]``, in (0, 1], by the others of those that are held.
 
-    A unit whose activations did not vary has 1.
+    A unit whose activations did not vary has 1, as all have where too few rows were looked at.
 
     Args:
         moments: sums of products ``[units + 1, units + 1]``, as ``Watch`` adds them.
@@ -55,6 +55,8 @@ def tolerances(moments: Tensor, held: Tensor) -> Tensor:
     varies = deviation > 1e-6
     correlation = covariance / deviation.clamp(min=1e-6).outer(deviation.clamp(min=1e-6))
     others = (held & varies).nonzero().flatten()
+    if count < 2 * len(others):
+        return torch.ones_like(held, dtype=torch.float32)
     with_others = correlation[:, others]
     ridge = _RIDGE * torch.eye(len(others), dtype=correlation.dtype, device=held.device)
     inverse = torch.linalg.inv(with_others[others] + ridge)

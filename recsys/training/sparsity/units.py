@@ -44,14 +44,20 @@ class Units:
         self._full = [layer.width for layer in self._layers]
         self._require_reachable(type(model).__name__)
         device = next(model.parameters()).device
-        first = self._widths(first_density(settings))
+        first = [
+            full if layer.outputs is None else width  # heads are few: which of them stay is to be learnt
+            for layer, full, width in zip(
+                self._layers, self._full, self._widths(first_density(settings)), strict=True
+            )
+        ]
         self._masks = [
             (torch.arange(full, device=device) < width).float().requires_grad_()
             for full, width in zip(self._full, first, strict=True)
         ]
         self._promise = [torch.zeros(full, device=device) for full in self._full]
         self._unmask = [layer.mask(mask) for layer, mask in zip(self._layers, self._masks, strict=True)]
-        self._aim: float | None = None
+        self._alone = [torch.ones_like(promise) for promise in self._promise]
+        self._aim: int | None = None
 
     @property
     def layers(self) -> Sequence[HiddenLayer]:
@@ -74,20 +80,21 @@ class Units:
 
     def aim(self, weights: int) -> None:
         """Keep so many parameters after the next update; default: as the settings say."""
-        self._aim = (weights + 0.5) / self.whole
+        self._aim = weights
 
-    def prices(self, step: int, tolerance: Mapping[str, Tensor]) -> Prices:
+    def count_alone(self, shares: Mapping[str, Tensor]) -> None:
+        """By layer, the share of each unit's worth that others cannot stand in for; default: 1."""
+        every = zip(self._layers, self._alone, strict=True)
+        self._alone = [shares.get(layer.name, before) for layer, before in every]
+
+    def prices(self, step: int) -> Prices:
         """What the dense part keeps as units leave, those worth least first, and what the next is worth.
 
-        Args:
-            step: of the update to come.
-            tolerance: by layer, the share of each unit's worth that others cannot stand in for.
+        ``step`` is that of the update to come.
         """
-        kept, promise = self._with_grown(step), torch.cat(self._promise)
-        every = zip(self._layers, self._masks, strict=True)
-        alone = torch.cat([tolerance.get(layer.name, torch.ones_like(mask)) for layer, mask in every])
-        worth = promise * alone / self._costs(self._size.parameters)
-        order = torch.where(kept, worth, torch.inf).argsort(stable=True)[: int(kept.sum())]
+        kept = self._with_grown(step)
+        worth = self._worth() / self._costs(self._size.parameters)
+        order = _lowest_first(worth, kept)
         layer_of = torch.repeat_interleave(torch.arange(len(self._full)), torch.tensor(self._full))
         widths = [int(part.sum()) for part in self._per_layer(kept)]
         weights = [self._size.parameters(widths)]
@@ -152,27 +159,38 @@ class Units:
     def _chosen(self, step: int) -> list[Tensor]:
         """Units to keep from now on, bool per layer: some grow, then the least worth leave."""
         active = [mask > 0 for mask in self._masks]
+        worth = self._worth()
         share = drop_share(self._settings, step)
-        density = dense_density(self._settings, step) if self._aim is None else self._aim
+        density = dense_density(self._settings, step)
+        if self._aim is not None:
+            density = (self._aim + 0.5) / self.whole
         if self._settings.allocation != "worth":
             return [
                 _exchanged(held, promise, width, share)
                 for held, promise, width in zip(active, self._promise, self._widths(density), strict=True)
             ]
-        held, promise, kept = torch.cat(active), torch.cat(self._promise), self._with_grown(step)
-        for measure, most in self._size.bounds(density):
+        held, kept = torch.cat(active), self._with_grown(step)
+        bounds = self._size.bounds(density)
+        for measure, most in bounds:
             cost = self._costs(measure)
             leaving = held & kept & (cost > 0)
-            order = torch.where(leaving, promise / cost, torch.inf).argsort(stable=True)
-            kept = self._within(kept, order[: int(leaving.sum())], measure, most)
-        return self._per_layer(kept)
+            kept = self._within(kept, _lowest_first(worth / cost, leaving), measure, most)
+        # Where a head less left room for parameters, units that take no attention fill it.
+        measure, most = bounds[-1]
+        spare = ~kept & (worth > 0) & (self._costs(self._size.attention) == 0)
+        order = _lowest_first(worth / self._costs(measure), spare)
+        return self._per_layer(self._within(kept | spare, order, measure, most))
 
     def _with_grown(self, step: int) -> Tensor:
         """Units that are kept, and a share of those that are out: bool, of all layers."""
-        held, promise = torch.cat([mask > 0 for mask in self._masks]), torch.cat(self._promise)
+        held, worth = torch.cat([mask > 0 for mask in self._masks]), self._worth()
         count = int(drop_share(self._settings, step) * int(held.sum()))
-        promised = promise / self._costs(self._size.parameters)
-        return held | _highest(promised, ~held & (promise > 0), count)
+        promised = worth / self._costs(self._size.parameters)
+        return held | _highest(promised, ~held & (worth > 0), count)
+
+    def _worth(self) -> Tensor:
+        """What each unit is worth, or promises: of all layers."""
+        return torch.cat(self._promise) * torch.cat(self._alone)
 
     def _within(self, kept: Tensor, order: Tensor, measure: Measure, most: float) -> Tensor:
         """What is kept without the first units of an order, so few that a measure is not above ``most``."""
@@ -214,7 +232,7 @@ class Units:
 
     def _require_reachable(self, model: str) -> None:
         least = self._size.parameters([1] * len(self._layers)) / self._size.whole
-        if least > self._settings.dense_density:
+        if not self._settings.splits and least > self._settings.dense_density:
             raise ConfigError(
                 f"train.sparsity: a share of {least:.3f} of {model}'s {self._size.whole:,} dense "
                 "parameters stays when every layer keeps one unit, more than "
@@ -252,7 +270,12 @@ class Units:
     def _detach(self) -> None:
         for unmask in self._unmask:
             unmask()
-        self._masks, self._promise, self._unmask = [], [], []
+        self._masks, self._promise, self._alone, self._unmask = [], [], [], []
+
+
+def _lowest_first(scores: Tensor, among: Tensor) -> Tensor:
+    """Places of those marked, by their scores."""
+    return torch.where(among, scores, torch.inf).argsort(stable=True)[: int(among.sum())]
 
 
 def _highest(scores: Tensor, among: Tensor, count: int) -> Tensor:

@@ -20,7 +20,7 @@ def place_scores(held: Tensor, worth: Tensor, pull: Tensor, seen: Tensor, expect
     its piece are worth; more where its gradients pull the same way more than others' do.
 
     Args:
-        held: bool ``[size, K]``, places that have a row.
+        held: bool ``[size, K]``, places whose rows have been measured.
         worth: sums over lookups of the square of vector · gradient ``[size, K]``, zero without a row.
         pull: sums over lookups of the sketched gradient ``[size, K]``.
         seen: lookups ``[size]``.
