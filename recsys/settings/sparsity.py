@@ -29,8 +29,9 @@ class SparsitySettings(Section):
     values widths of their own, and cost a pointer of four bytes each."""
     allocation: Literal["worth", "erk", "uniform"] = "worth"
     """How the dense part and the tables share the budget, layers that of the dense part, and vocabularies
-    that of the tables. ``worth``: it moves to where dropping would cost most; ``erk``: small layers and
-    vocabularies keep more (Erdős-Rényi-Kernel); ``uniform``: all keep the same share."""
+    that of the tables. ``worth``: it moves to where dropping would cost most. ``erk`` (Erdős-Rényi-Kernel)
+    and ``uniform``: both parts keep equally many weights, small layers and vocabularies a larger share of
+    them, or all the same."""
     start: float | None = Field(default=None, gt=0, le=1)
     """Share of the dense part that training starts with; it falls to ``dense`` until the last update.
     Default: twice as many weights as it may keep, or all there are."""

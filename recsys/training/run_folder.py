@@ -28,7 +28,7 @@ from recsys.place import RUN_FILE as RUN_FILE
 from recsys.stage import file_aside
 from recsys.training.record import METRICS_FILE, read_metrics
 
-VERSION = 1
+VERSION = 2
 RESULT_FILE = "result.json"
 
 # Settings that neither weights nor batches depend on: a resumed run may change them.

@@ -2,9 +2,9 @@
 
 Both begin larger than they end. At every update the weights that are kept fall, along a cube, towards the
 budget, and those leave that are worth least, whichever part they are of: the next unit to go is then worth
-as much per weight as the next row to come. Both are measured alike, by what the loss would rise by without
-them (the empirical Fisher information of the steps since the last update); of a unit counts what others
-cannot stand in for.
+as much per weight as the next row to come. Of both, that is what the loss would rise by without them (the
+empirical Fisher information of the steps since the last update); of a unit counts what others cannot stand
+in for.
 """
 
 from __future__ import annotations
