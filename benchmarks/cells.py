@@ -29,8 +29,7 @@ def cell(
     ``settings`` and figures are what JSON can hold. With ``only_kept`` nothing is computed, and a cell that
     is not there is None. ``seconds``, the wall-clock time of the computation, is added to the figures.
     """
-    text = json.dumps(settings, sort_keys=True)
-    path = root / study / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    path = root / study / f"{key_of(settings)}.json"
     if path.exists():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["figures"]
         return kept
@@ -45,3 +44,8 @@ def cell(
     )
     aside.replace(path)
     return figures
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """The hash that a cell of these settings is kept by."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import torch
 from accuracy_settings import data_of
-from cells import CELLS, cell
+from cells import CELLS, cell, key_of
 from trainings import Figures
 
 from recsys import run as run_chain
@@ -56,7 +56,7 @@ def _sparse(**settings: Any) -> Changes:
     return {"train.sparsity": settings}
 
 
-_OURS = {"pieces": 5, "interval": 25, "updates": 12}
+_OURS = {"interval": 25, "updates": 12}
 _FRAPPE = Study(
     "frappe_x1",
     "pipelines/frappe_x1.yaml",
@@ -64,6 +64,7 @@ _FRAPPE = Study(
     {
         "dense": {},
         "ours_20": _sparse(budget=0.2, **_OURS),
+        "ours_pieces_20": _sparse(budget=0.2, pieces=5, **_OURS),
         "ours_whole_tables_20": _sparse(budget=0.2, dense=0.083, tables=1.0, interval=25, updates=8),
         "narrow_20": {"plan.embedding_dim": 2, "model.hidden": [180, 180, 180]},
         "narrow_layers_20": {"model.hidden": [92, 92, 92]},
@@ -110,7 +111,8 @@ def trained(study: Study, case: str, seed: int, root: Path, *, only_kept: bool) 
     run_file = json.loads(json.dumps(read_yaml(ROOT / study.run_file), default=str))  # dates as text
     settings = {"run_file": run_file, "changes": changes}
     settings |= {"data": study.name, "version": _version(changes)}
-    return cell("sparsity", settings, lambda: _train(study, case, changes, root), only_kept=only_kept)
+    name = f"{case}-{key_of(settings)}"
+    return cell("sparsity", settings, lambda: _train(study, name, changes, root), only_kept=only_kept)
 
 
 def _version(changes: Changes) -> int:
@@ -122,15 +124,15 @@ def _version(changes: Changes) -> int:
     return VERSIONS["stated" if sparsity.keys() & {"dense", "tables"} else "split"]
 
 
-def _train(study: Study, case: str, changes: Changes, root: Path) -> Figures:
-    """Train, or go on with a training that was cut off; then measure."""
+def _train(study: Study, name: str, changes: Changes, root: Path) -> Figures:
+    """Train in a folder of this name, or go on with a training that was cut off there; then measure."""
     work = CELLS.parent / "sparsity" / study.name
     data = data_of(study.data, root)
     overrides = [f"{key}={yaml_of(value)}" for key, value in changes.items()]
     config = load_config(ROOT / study.run_file, data=data, output=work / "data", overrides=overrides)
     run_chain(ROOT / study.run_file, data=data, output=work / "data", until="prepare")
     dataset = Dataset.load(work / "data" / "dataset")
-    folder = work / f"{case}-{changes['train.seed']}-v{_version(changes)}"
+    folder = work / name
     train(
         dataset,
         folder,
@@ -140,7 +142,7 @@ def _train(study: Study, case: str, changes: Changes, root: Path) -> Figures:
         resume=True,
     )
     found = _figures(Run.load(folder), config)
-    if case == "dense":
+    if changes.keys() == {"train.seed"}:  # the run file as it is
         found["magnitude_20"] = _magnitude(Run.load(folder), 0.2)
     return found
 
