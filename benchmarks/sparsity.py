@@ -33,7 +33,6 @@ Trained = Mapping[str, Sequence[Figures]]
 COSTS = {
     "auc_cost_50": "ours_50",
     "auc_cost_20": "ours_20",
-    "auc_cost_20_pieces": "ours_pieces_20",
     "auc_cost_20_whole_tables": "ours_whole_tables_20",
     "auc_cost_20_layers": "ours_layers_20",
 }

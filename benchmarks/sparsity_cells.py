@@ -56,7 +56,7 @@ def _sparse(**settings: Any) -> Changes:
     return {"train.sparsity": settings}
 
 
-_OURS = {"interval": 25, "updates": 12}
+_OURS = {"pieces": 5, "interval": 25, "updates": 12}
 _FRAPPE = Study(
     "frappe_x1",
     "pipelines/frappe_x1.yaml",
@@ -64,7 +64,6 @@ _FRAPPE = Study(
     {
         "dense": {},
         "ours_20": _sparse(budget=0.2, **_OURS),
-        "ours_pieces_20": _sparse(budget=0.2, pieces=5, **_OURS),
         "ours_whole_tables_20": _sparse(budget=0.2, dense=0.083, tables=1.0, interval=25, updates=8),
         "narrow_20": {"plan.embedding_dim": 2, "model.hidden": [180, 180, 180]},
         "narrow_layers_20": {"model.hidden": [92, 92, 92]},

@@ -49,8 +49,14 @@ class _Parts:
     split: Split
 
     @classmethod
-    def of(cls, dataset: Dataset, ranks: Distributed, settings: SparsitySettings) -> _Parts:
+    def of(
+        cls, dataset: Dataset, ranks: Distributed, settings: SparsitySettings, narrow: str | None = None
+    ) -> _Parts:
+        """Vectors of the table ``narrow`` are half as wide, so that it has a pool of its own."""
         plan = made_plan(dataset, "dense")
+        if narrow is not None:
+            half = plan.tables[narrow].model_copy(update={"dim": plan.tables[narrow].dim // 2})
+            plan = plan.model_copy(update={"tables": {**plan.tables, narrow: half}})
         model = build_model("dnn", {"hidden": [24, 16]}, layout_of(dataset.features, plan), seed=1)
         tables = Tables(
             pooled(plan, 1.0, 1), dataset.features, device=ranks.device, group=ranks.group, init_std=0.1
@@ -64,11 +70,11 @@ class _Parts:
         for mask in self.units.measured:
             mask.grad = torch.linspace(0.001, 0.03, len(mask))
         self.units.observe()
-        pool, weight = self.tables.pools["pool"], self.tables.dense_weights()["pool"].detach()
-        places = torch.arange(len(pool.slots))
-        vectors = weight[pool.slots[places].long()][:, None]
-        assert pool.on_gradient is not None
-        pool.on_gradient(places[:, None], vectors, torch.full_like(vectors, worth_of_rows))
+        for name, pool in self.tables.pools.items():
+            places = torch.arange(len(pool.slots))
+            vectors = self.tables.dense_weights()[name].detach()[pool.slots[places].long()][:, None]
+            assert pool.on_gradient is not None
+            pool.on_gradient(places[:, None], vectors, torch.full_like(vectors, worth_of_rows))
 
     def compute(self) -> None:
         """The perceptron's activations of the last step before the update."""
@@ -98,6 +104,21 @@ def test_the_part_that_is_worth_more_per_weight_keeps_more(dataset: Dataset, ran
     dense, tables = zip(*kept, strict=True)
     assert dense[0] > dense[1] > dense[2]
     assert tables[0] < tables[1] < tables[2]
+
+
+def test_pools_of_different_widths_share_what_the_tables_get(dataset: Dataset, ranks: Distributed) -> None:
+    parts = _Parts.of(dataset, ranks, SETTINGS, narrow="item")
+    parts.measure(0.01)
+    prices = parts.rows.prices()
+    widths = {weight.shape[1] for weight in parts.tables.dense_weights().values()}
+    assert len(parts.tables.pools) == len(widths) == 2
+    assert set(prices.weights.diff().tolist()) == widths
+    assert (prices.worth.diff() <= 0).all()
+    parts.update()
+    kept = [int((pool.slots > 0).sum()) for pool in parts.tables.pools.values()]
+    assert all(
+        0 < rows < pool.rows - 1 for rows, pool in zip(kept, parts.tables.pools.values(), strict=True)
+    )
 
 
 def test_units_that_others_stand_in_for_leave_first(dataset: Dataset, ranks: Distributed) -> None:
