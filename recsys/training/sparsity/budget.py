@@ -21,7 +21,7 @@ better than whole, on those of MovieLens-1M as good."""
 
 
 class Resolved(NamedTuple):
-    """Settings of which nothing is open."""
+    """Settings as they are trained with."""
 
     settings: SparsitySettings
     pooled: float | None

@@ -207,6 +207,11 @@ class _Dealer:
         taken = torch.cat([taken, places[_descending(left)[: rows - len(taken)]]])
         self.pool.slots[taken] = torch.arange(1, len(taken) + 1, dtype=torch.int32, device=taken.device)
 
+    def _places(self) -> Tensor:
+        """Places that may have rows, of all vocabularies."""
+        every = self.pool.vocabularies.values()
+        return torch.cat([each.dealt(self._ranks.device) for each in every])
+
     def _groups(self) -> list[tuple[Tensor, float]]:
         """Places among which rows move, and the share of them that has rows at first."""
         every = list(self.pool.vocabularies.values())
@@ -232,8 +237,7 @@ class _Dealer:
 
     def best(self) -> Tensor:
         """What those places are worth or promise that would get all rows, highest first: ``[n]``."""
-        places = torch.cat([places for places, _ in self._groups()])
-        return self._scores()[places].sort(descending=True).values[: self.pool.rows - 1]
+        return self._scores()[self._places()].sort(descending=True).values[: self.pool.rows - 1]
 
     def update(self, share: float, rows: int | None) -> None:
         """Have so many rows, or as many as now, then move this share of them."""
@@ -259,8 +263,7 @@ class _Dealer:
 
     def _have(self, rows: int, scores: Tensor) -> None:
         """Take rows from the places worth least, or deal spare ones to those that promise most."""
-        slots = self.pool.slots
-        places = torch.cat([places for places, _ in self._groups()])
+        slots, places = self.pool.slots, self._places()
         having, wanted = places[slots[places] > 0], places[slots[places] == 0]
         more = rows - len(having)
         slots[having[_descending(-scores[having])[: max(0, -more)]]] = 0
@@ -307,7 +310,8 @@ class _Dealer:
     def finish(self) -> None:
         """Stop measuring, and free what that took."""
         self.pool.on_gradient = None
-        self._sums, self._counts = Sums({}, self._ranks), {}
+        self._sums.free()
+        self._counts = {}
 
 
 def _counts(dataset: Dataset, name: str, vocabulary: Pooled) -> NDArray[np.float32]:

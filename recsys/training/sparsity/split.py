@@ -40,7 +40,7 @@ class Split:
     def __init__(
         self, units: Units, rows: Rows, settings: SparsitySettings, ranks: Distributed, batch_size: int
     ) -> None:
-        self._units, self._rows, self._settings, self._ranks = units, rows, settings, ranks
+        self._units, self._rows, self._settings = units, rows, settings
         self._first = units.weights + rows.weights
         self._last = settings.budget * (units.whole + rows.whole)
         self._steps = torch.zeros((), dtype=torch.int64)
@@ -91,9 +91,8 @@ class Split:
         room = kept - units.weights
         fitting = torch.searchsorted(rows.weights, room, right=True) - 1  # -1: units alone are too many
         next_row = torch.where(fitting < 0, torch.inf, rows.worth[fitting.clamp(min=0)])
-        unit = int(
-            (~(units.worth < next_row)).nonzero()[0]
-        )  # the first one, where the loss is not a number
+        stays = ~(units.worth < next_row)  # all of them, where the loss is not a number
+        unit = int(stays.nonzero()[0])
         self._units.aim(int(units.weights[unit]))
         self._rows.aim(max(0, int(fitting[unit])))
         self._moments.clear()
@@ -105,4 +104,5 @@ class Split:
         """Look no longer."""
         for watch in self._watches:
             watch.stop()
-        self._watches, self._moments = [], Sums({}, self._ranks)
+        self._watches = []
+        self._moments.free()

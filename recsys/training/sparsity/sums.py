@@ -45,6 +45,10 @@ class Sums:
         for value in self._total.values():
             value.zero_()
 
+    def free(self) -> None:
+        """Hold no sums any longer."""
+        self._total, self.mine = {}, {}
+
 
 def _zeros(
     shapes: Mapping[str, Sequence[int]], ranks: Distributed, dtype: torch.dtype

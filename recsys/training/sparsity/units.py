@@ -158,18 +158,18 @@ class Units:
 
     def _chosen(self, step: int) -> list[Tensor]:
         """Units to keep from now on, bool per layer: some grow, then the least worth leave."""
-        active = [mask > 0 for mask in self._masks]
-        worth = self._worth()
-        share = drop_share(self._settings, step)
         density = dense_density(self._settings, step)
         if self._aim is not None:
             density = (self._aim + 0.5) / self.whole
         if self._settings.allocation != "worth":
+            share = drop_share(self._settings, step)
             return [
-                _exchanged(held, promise, width, share)
-                for held, promise, width in zip(active, self._promise, self._widths(density), strict=True)
+                _exchanged(mask > 0, promise, width, share)
+                for mask, promise, width in zip(
+                    self._masks, self._promise, self._widths(density), strict=True
+                )
             ]
-        held, kept = torch.cat(active), self._with_grown(step)
+        held, kept, worth = self._active(), self._with_grown(step), self._worth()
         bounds = self._size.bounds(density)
         for measure, most in bounds:
             cost = self._costs(measure)
@@ -183,10 +183,14 @@ class Units:
 
     def _with_grown(self, step: int) -> Tensor:
         """Units that are kept, and a share of those that are out: bool, of all layers."""
-        held, worth = torch.cat([mask > 0 for mask in self._masks]), self._worth()
+        held, worth = self._active(), self._worth()
         count = int(drop_share(self._settings, step) * int(held.sum()))
         promised = worth / self._costs(self._size.parameters)
         return held | _highest(promised, ~held & (worth > 0), count)
+
+    def _active(self) -> Tensor:
+        """Units that are kept now: bool, of all layers."""
+        return torch.cat(self._masks) > 0
 
     def _worth(self) -> Tensor:
         """What each unit is worth, or promises: of all layers."""
