@@ -8,7 +8,8 @@ over goes to the shared table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,10 @@ SMALLEST = FIRST_ID + 1
 FLOAT32 = 4
 KEY_BYTES, ROW_BYTES = 8, 4
 """What a bundle keeps of each value that it lists: its key, and a row per lookup."""
+
+LEAST_EXACT, EXACT_SHARE = 5, 0.05
+"""Where settings do not say which vocabularies keep a row per value: those of so few values, and the
+smallest ones, which take this share of the budget together at most."""
 
 Counted = Literal["tables", "all", "bundle"]
 
@@ -52,6 +57,31 @@ def rows_bytes(rows: int, dim: int, dtype: ServeDtype, counted: Counted) -> int:
 def listed_bytes(planned: VocabularyPlan) -> int:
     """Bytes of a vocabulary's keys and row map in the bundle."""
     return planned.method.shipped(planned) * (KEY_BYTES + ROW_BYTES * planned.lookups)
+
+
+def exact_values(settings: PlanSettings, sizes: Iterable[int], dim: int) -> int:
+    """Values of the largest vocabulary that keeps a row per value where others share rows.
+
+    Args:
+        settings: what ``exact`` and ``bytes`` say.
+        sizes: ids of the vocabularies.
+        dim: width of their vectors.
+    """
+    if settings.exact is not None:
+        return settings.exact
+    found = LEAST_EXACT
+    if settings.bytes is None:
+        return found
+    left = EXACT_SHARE * parse_bytes(settings.bytes)
+    for size, number in sorted(Counter(sizes).items()):
+        spent = rows_bytes(size, dim, settings.serve_dtype, settings.counted)
+        if settings.counted != "tables":
+            spent += listed_bytes(VocabularyPlan(mode="full", table="", size=size))
+        left -= number * spent
+        if left < 0:
+            break
+        found = max(found, size - FIRST_ID)
+    return found
 
 
 @dataclass(frozen=True)

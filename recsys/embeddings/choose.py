@@ -22,6 +22,7 @@ from typing import Any
 from recsys.config import PlanSettings, TableSettings
 from recsys.data.dataset import FIRST_ID
 from recsys.embeddings.accounting import counted_bytes
+from recsys.embeddings.budget import LEAST_EXACT
 from recsys.embeddings.estimate import Values, estimate
 from recsys.embeddings.plan import Plan
 from recsys.errors import PlanError
@@ -117,7 +118,7 @@ def best(settings: PlanSettings, made: Made, values: Mapping[str, Values]) -> Pl
 
 def _starts(settings: PlanSettings) -> Iterator[PlanSettings]:
     """Small vocabularies exact, then, where no plan is small enough, as few as settings say."""
-    if "exact" not in settings.model_fields_set and settings.exact < _FEW:
+    if settings.exact is None:
         yield settings.model_copy(update={"exact": _FEW})
     yield settings
 
@@ -194,7 +195,8 @@ class _Search:
         """Give each vocabulary the other modes in turn, and keep what lowers the estimate."""
         if start.settings.mode == "mixed":
             return
-        small = FIRST_ID + start.settings.exact
+        exact = start.settings.exact
+        small = FIRST_ID + (LEAST_EXACT if exact is None else exact)
         free = [
             name
             for name in self.values

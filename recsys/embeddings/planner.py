@@ -18,7 +18,7 @@ import polars as pl
 
 from recsys.config import PlanSettings, TableSettings, parse_bytes
 from recsys.data.dataset import FIRST_ID, Dataset, VocabularyInfo
-from recsys.embeddings.budget import FLOAT32, Demand, SharedDemand, chunk, solve
+from recsys.embeddings.budget import FLOAT32, Demand, SharedDemand, chunk, exact_values, solve
 from recsys.embeddings.choose import best
 from recsys.embeddings.dealing import dealt
 from recsys.embeddings.estimate import values_of
@@ -38,7 +38,7 @@ from recsys.models import MODELS, RETRIEVERS
 from recsys.stage import StageRecord, fingerprints, require_ours, settings_of, written_aside
 
 PLAN_FILE = "plan.json"
-VERSION = 3
+VERSION = 4
 """Raised by hand when the same dataset and settings give another plan."""
 
 SHARED_TABLE = "unified"
@@ -212,6 +212,9 @@ def _wishes(
     for name in settings.tables:
         if name not in vocabularies and name != SHARED_TABLE:
             raise PlanError(f"plan.tables.{name}: no such table; {did_you_mean(name, vocabularies)}")
+    exact = exact_values(
+        settings, (info.size for info in new.values()), fixed_dim or settings.embedding_dim
+    )
     wishes = []
     for name, info in new.items():
         stated = settings.tables.get(name, TableSettings())
@@ -226,7 +229,7 @@ def _wishes(
             size=info.size,
             dim=fixed_dim or stated.dim or settings.embedding_dim,
             lookups=stated.lookups or settings.lookups,
-            mode=_mode(info.size, stated, settings),
+            mode=_mode(info.size, stated, settings, exact),
             stated=stated,
         )
         if wish.mode == "full" and (stated.lookups or 1) > 1:
@@ -240,7 +243,7 @@ def _wishes(
     elif joined is None and SHARED_TABLE in settings.tables and SHARED_TABLE not in vocabularies:
         raise PlanError(
             f"plan.tables.{SHARED_TABLE}: no vocabulary reads the shared table; set plan.mode to unified, "
-            "or leave it out"
+            "or plan.exact lower where all vocabularies keep a row per value, or leave it out"
         )
     return wishes
 
@@ -260,11 +263,12 @@ def _require_free_name(vocabularies: Mapping[str, VocabularyInfo]) -> None:
         )
 
 
-def _mode(size: int, stated: TableSettings, settings: PlanSettings) -> VocabularyMode | None:
-    """The mode of a vocabulary where it is settled before the budget has spoken."""
+def _mode(size: int, stated: TableSettings, settings: PlanSettings, exact: int) -> VocabularyMode | None:
+    """The mode of a vocabulary where it is settled before the budget has spoken; those of at most
+    ``exact`` values keep a row for each."""
     if stated.mode is not None:
         return stated.mode
-    if stated.rows is None and settings.mode != "auto" and size - FIRST_ID <= settings.exact:
+    if stated.rows is None and settings.mode != "auto" and size - FIRST_ID <= exact:
         return "full"
     return next((mode for mode in get_args(VocabularyMode) if mode == settings.mode), None)
 

@@ -44,10 +44,10 @@ def test_what_fits_is_hashed_only_where_that_is_asked_or_saves_the_keys(
 ) -> None:
     dataset = manifest_only({"user": 2_000, "letter": 26, "digit": 10, "sign": 9, "sex": 4})
     tables = {"digit": {"mode": "hash"}, "sign": {"rows": 9}}
-    run = {"mode": "hash", "bytes": 40_000, "counted": counted, "lookups": lookups, "tables": tables}
+    run = {"mode": "hash", "bytes": 40_000, "exact": 5, "counted": counted, "lookups": lookups}
 
     def modes(unseen: Unseen) -> dict[str, str]:
-        made = plan(dataset, settings=PlanSettings.parse(unseen=unseen, **run))
+        made = plan(dataset, settings=PlanSettings.parse(unseen=unseen, tables=tables, **run))
         return {name: info.mode for name, info in made.vocabularies.items()}
 
     hashed = dict.fromkeys(("user", "letter", "digit", "sign"), "hash") | {"sex": "full"}

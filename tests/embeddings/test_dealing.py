@@ -107,7 +107,7 @@ def test_rows_fill_sub_tables_evenly_within_the_budget() -> None:
     ],
 )
 def test_sub_tables_that_cannot_be(stated: dict[str, object], message: str) -> None:
-    run = PlanSettings.parse(mode="unified", bytes="1MB", tables=stated)
+    run = PlanSettings.parse(mode="unified", bytes="1MB", exact=5, tables=stated)
     with pytest.raises(PlanError, match=message):
         plan(manifest_only(SIZES), settings=run)
 

@@ -34,10 +34,28 @@ def test_a_shared_table_takes_what_the_exact_ones_leave() -> None:
     assert shapes(made) == {"sex": (4, 16), "unified": ((20_000 - 4 * 64) // 32, 8)}
     assert [made.width_of(name) for name in SIZES] == [16, 16, 16]
     assert made.special_tables == {"sex"}
-    whole = plan(dataset, settings=PlanSettings(bytes="1MB", mode="unified", lookups=2))
+    whole = plan(dataset, settings=PlanSettings(bytes="1MB", mode="unified", lookups=2, exact=5))
     assert shapes(whole)["unified"] == (2 * 1_700, 8), "no more than a row per lookup of every value"
     everything = plan(dataset, settings=PlanSettings(bytes="1MB", mode="unified", exact=0))
     assert {mode for mode, _, _ in modes(everything).values()} == {"unified"}
+
+
+@pytest.mark.parametrize(
+    ("bytes", "exact"),
+    [
+        (20 * 64 * 30 - 20, {"sex"}),  # a row of 16 floats takes 64 bytes
+        (20 * 64 * 30, {"sex", "age"}),
+        (20 * 64 * (30 + 2 * 60) - 20, {"sex", "age"}),
+        (20 * 64 * (30 + 2 * 60), {"sex", "age", "city", "job"}),
+    ],
+)
+def test_the_smallest_vocabularies_keep_rows_that_cost_a_twentieth_of_the_bytes(
+    bytes: int, exact: set[str]
+) -> None:
+    sizes = {"user": 9_000, "city": 60, "job": 60, "age": 26, "sex": 4}
+    made = plan(manifest_only(sizes), settings=PlanSettings(bytes=bytes, mode="unified"))
+    assert {name for name, info in made.vocabularies.items() if info.mode == "full"} == exact
+    assert made.train_bytes <= bytes
 
 
 def test_keys_and_row_maps_count_where_asked() -> None:
@@ -176,7 +194,7 @@ def test_settings_that_cannot_be_obeyed(run: dict[str, object], message: str) ->
 
 def test_names_and_numbers_that_mean_nothing_are_refused() -> None:
     with pytest.raises(PlanError, match="'unified' has the name of the shared table"):
-        plan(manifest_only({"unified": 50}), settings=PlanSettings.parse(**UNIFIED))
+        plan(manifest_only({"unified": 50}), settings=PlanSettings.parse(**UNIFIED, exact=5))
     assert plan(manifest_only({"unified": 50})).tables["unified"].rows == 50
     with pytest.raises(ConfigError, match="mode"):
         PlanSettings.parse(mode="shared")
