@@ -48,14 +48,25 @@ class DenseOptimizer(Section):
 class Plateau(Section):
     """When validation stops improving."""
 
-    factor: float = Field(default=0.1, gt=0, lt=1)
-    """Learning rates are multiplied by this at each evaluation that brings no improvement."""
+    factor: float = Field(default=0.1, gt=0, le=1)
+    """Learning rates are multiplied by this at an evaluation that brings no improvement; 1 leaves them."""
+    patience: int = Field(default=0, ge=0)
+    """Evaluations in a row without improvement that are let pass before each cut."""
     min_lr_scale: float = Field(default=1e-3, gt=0)
     """Floor of the accumulated factor."""
     min_delta: float = Field(default=1e-6, ge=0)
     """Smallest rise of the metric that counts."""
     stop_after: int = Field(default=2, ge=1)
     """Training ends after this many evaluations in a row without improvement."""
+
+    @model_validator(mode="after")
+    def _cuts_before_it_stops(self) -> Self:
+        if self.patience >= self.stop_after:
+            raise ValueError(
+                f"patience {self.patience} is not below stop_after {self.stop_after}: training would end "
+                "before the first cut"
+            )
+        return self
 
 
 class TrainSettings(Section):

@@ -357,8 +357,9 @@ class Trainer:
             position.best_value, position.best_step, position.stale = value, position.step, 0
             return True
         position.stale += 1
-        position.lr_scale = max(position.lr_scale * plateau.factor, plateau.min_lr_scale)
-        self.optimisers.set_scale(self._lr_scale)
+        if position.stale % (plateau.patience + 1) == 0:
+            position.lr_scale = max(position.lr_scale * plateau.factor, plateau.min_lr_scale)
+            self.optimisers.set_scale(self._lr_scale)
         if position.stale >= plateau.stop_after:
             position.finished = (
                 f"{self._settings.monitor} on validation has not risen for {position.stale} evaluations"
