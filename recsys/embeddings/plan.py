@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -108,6 +109,13 @@ class VocabularyPlan(BaseModel):
         from recsys.embeddings.methods import METHODS  # settings name modes without loading what hashes
 
         return METHODS[self.mode]
+
+
+def free_name(wanted: str, taken: Collection[str]) -> str:
+    """A name for a further table: the wanted one, with underscores behind it while it is taken."""
+    while wanted in taken:
+        wanted += "_"
+    return wanted
 
 
 class Plan(BaseModel):

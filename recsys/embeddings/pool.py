@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.dataset import UNSEEN_ID
-from recsys.embeddings.plan import Plan, TablePlan, VocabularyPlan
+from recsys.embeddings.plan import Plan, TablePlan, VocabularyPlan, free_name
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,12 @@ def pooled(plan: Plan, density: float, pieces: int) -> Plan:
         if modes.get(name) == "full":
             _require_divisible(name, table.dim, pieces)
             groups.setdefault((table.dim, table.path, table.serve_dtype), []).append(name)
-    home = {name: f"{POOL}{number or ''}" for number, names in enumerate(groups.values()) for name in names}
+    shared = plan.tables.keys() - {name for names in groups.values() for name in names}
+    home = {
+        name: free_name(f"{POOL}{number or ''}", shared)
+        for number, names in enumerate(groups.values())
+        for name in names
+    }
     vocabularies = {
         name: _pooled(info, home[info.table], pieces) if info.table in home else info
         for name, info in plan.vocabularies.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from recsys.stage import STAGE_FILE, StageRecord, written_aside
 from recsys.training import open_values
 from recsys.training.embedding_export import save_embeddings
 from recsys.training.held_out_cost import MEASURED_ROWS, Exact, HeldOut
+from recsys.training.packed_pools import packed
 from recsys.training.tower_writer import QUERY_FILE, TrainedTowers, write_towers
 
 DENSE_FILE, SELFTEST_FILE = "dense.onnx", "selftest.safetensors"
@@ -75,7 +76,7 @@ class Trained:
     sample_scores: NDArray[np.float32]
     """The trained model's own probabilities of them."""
     row_maps: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    """Rows of every id of pooled vocabularies, ``[size]`` or ``[size, lookups]``; row 0 is nobody's."""
+    """Rows of every id of pooled vocabularies, ``[size]`` or ``[size, pieces]``; row 0 is nobody's."""
     model: Mapping[str, Any] = field(default_factory=dict)
     """Name and options, for people."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -112,6 +113,10 @@ def write_bundle(
             not the trained model's.
         DataError: the disk is full, or ``output`` holds other things than a bundle.
     """
+    _require_planned_shapes(trained)
+    if trained.row_maps:
+        pools = packed(trained.plan, trained.tables, trained.row_maps, dtype)
+        trained = replace(trained, plan=pools.plan, tables=pools.tables, row_maps=pools.maps)
     shipped, maps = _shipped(trained)
     features = bundle_features(trained.dataset, trained.plan)
     with written_aside(Path(output), MANIFEST_FILE) as folder:
@@ -200,10 +205,7 @@ def _bundle_feature(feature: Feature, dataset: Dataset, plan: Plan) -> BundleFea
     )
 
 
-def _shipped(
-    trained: Trained,
-) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, NDArray[np.int64]]]:
-    """Weights of every table as they are stored, and rows of ids where they are not the ids themselves."""
+def _require_planned_shapes(trained: Trained) -> None:
     for name, planned in trained.plan.tables.items():
         found = trained.tables[name].shape
         if found != (planned.rows, planned.dim):
@@ -211,26 +213,17 @@ def _shipped(
                 f"table {name!r}: planned {planned.rows} × {planned.dim}, found {found}; "
                 "the plan and the checkpoint do not belong together"
             )
+
+
+def _shipped(
+    trained: Trained,
+) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, NDArray[np.int64]]]:
+    """Weights of every table as they are stored, and rows of ids where they are not the ids themselves."""
     maps = {**row_maps(trained.plan, trained.dataset), **trained.row_maps}
     if trained.gates is None:
-        return _without_spare_rows(trained, maps)
+        return trained.tables, maps
     kept = open_values.kept(trained.plan, trained.tables, maps, trained.gates)
     return kept.tables, kept.maps
-
-
-def _without_spare_rows(
-    trained: Trained, maps: Mapping[str, NDArray[np.int64]]
-) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, NDArray[np.int64]]]:
-    """Pools with the rows that some value has, and their row of zeros; other tables as they are."""
-    tables, renumbered = dict(trained.tables), dict(maps)
-    readers: dict[str, list[str]] = {}
-    for name in trained.row_maps:
-        readers.setdefault(trained.plan.vocabularies[name].table, []).append(name)
-    for table, names in readers.items():
-        used = np.unique(np.concatenate([[0], *(maps[name].ravel() for name in names)]))
-        tables[table] = tables[table][used]
-        renumbered |= {name: np.searchsorted(used, maps[name]) for name in names}
-    return tables, renumbered
 
 
 def _exact(weights: Mapping[str, NDArray[np.float32]], maps: Mapping[str, NDArray[np.int64]]) -> Exact:

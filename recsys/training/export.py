@@ -21,7 +21,7 @@ from recsys.training.tower_writer import trained_towers
 if TYPE_CHECKING:
     from recsys.training.loaded import TrainedModel
 
-VERSION = 2
+VERSION = 3
 """Raised by hand when the same run and settings give another bundle."""
 
 SAMPLE_ROWS = 256
