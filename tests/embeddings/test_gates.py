@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +12,15 @@ import torch
 from recsys.data.dataset import Dataset
 from recsys.embeddings.gates import Gates, gates_of
 from recsys.embeddings.plan import Plan
-from recsys.training.distributed import distributed
 from tests.embeddings.table_cases import FEATURES, ROW_MAPS, SIZES, make_batch, make_plan, make_tables
 from tests.training.made import hashed_plan, made_dataset, made_plan, shared_plan
+
+pytestmark = pytest.mark.usefixtures("ranks")
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return made_dataset(tmp_path_factory.mktemp("gates") / "dataset", rows=50)
-
-
-@pytest.fixture(autouse=True)
-def ranks() -> Iterator[None]:
-    with distributed("cpu"):
-        yield
 
 
 def _gates(values: list[float]) -> Gates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -16,19 +16,14 @@ from recsys.embeddings.plan import Plan, TablePlan, UpdatePath, VocabularyPlan
 from recsys.embeddings.tables import Tables
 from recsys.errors import PlanError
 from recsys.models.inputs import Inputs
-from recsys.training.distributed import distributed
 from tests.embeddings.table_cases import FEATURES, SIZES, loss_of, make_batch
+
+pytestmark = pytest.mark.usefixtures("ranks")
 
 LOOKUPS = {"item.id": 2, "tags": 3, "site": 2, "items": 1}
 """Site has a hashed table of its own, day one of a row per value; the others share one."""
 SHARED_ROWS, SITE_ROWS = 31, 13
 SINGLE = tuple(feature for feature in FEATURES if feature.kind in ("categorical", "numeric"))
-
-
-@pytest.fixture(autouse=True)
-def group() -> Iterator[None]:
-    with distributed("cpu"):
-        yield
 
 
 def make_plan(path: UpdatePath, dim: int) -> Plan:

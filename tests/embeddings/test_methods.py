@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,7 +25,7 @@ from recsys.embeddings.rows import row_maps
 from recsys.embeddings.tables import Tables
 from recsys.errors import PlanError
 from recsys.serving.files import load_tensors
-from recsys.training.distributed import Distributed, distributed
+from recsys.training.distributed import Distributed
 from recsys.training.export import export
 from recsys.training.tables_of import build_tables
 from recsys.training.train import train
@@ -59,12 +58,6 @@ UNSEEN = [5_000, 5_001]
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return made_dataset(tmp_path_factory.mktemp("methods") / "dataset", rows=300)
-
-
-@pytest.fixture
-def ranks() -> Iterator[Distributed]:
-    with distributed("cpu") as ranks:
-        yield ranks
 
 
 def plan_of(case: str, dataset: Dataset, path: UpdatePath = "dense") -> Plan:

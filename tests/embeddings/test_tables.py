@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.embeddings.tables import Tables
 from recsys.errors import CheckpointError, DataError, PlanError
-from recsys.training.distributed import distributed
 from tests.embeddings.table_cases import (
     FEATURES,
     ROW_MAPS,
@@ -25,6 +23,8 @@ from tests.embeddings.table_cases import (
     plain_inputs,
 )
 
+pytestmark = pytest.mark.usefixtures("ranks")
+
 PATHS: list[UpdatePath] = ["dense", "fused"]
 MIXED: dict[str, UpdatePath] = {
     "day": "dense",
@@ -33,12 +33,6 @@ MIXED: dict[str, UpdatePath] = {
     "site": "fused",
     "items": "dense",
 }
-
-
-@pytest.fixture(autouse=True)
-def group() -> Iterator[None]:
-    with distributed("cpu"):
-        yield
 
 
 def plain_weights(tables: Tables, names: Plan) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from recsys.data.batches import Batches
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan
 from recsys.models import MODELS, build_model, table_dim
-from recsys.training.distributed import Distributed, distributed
+from recsys.training.distributed import Distributed
 from recsys.training.layout import layout_of
 from recsys.training.tables_of import build_tables
 from tests.training.made import compressed_plan, hashed_plan, made_dataset, made_plan, shared_plan
@@ -35,12 +35,6 @@ OPTIONS: dict[str, dict[str, Any]] = {"finalmlp": {"hidden_1": [8], "hidden_2": 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return made_dataset(tmp_path_factory.mktemp("any") / "dataset", rows=64)
-
-
-@pytest.fixture(autouse=True)
-def ranks() -> Iterator[Distributed]:
-    with distributed("cpu") as ranks:
-        yield ranks
 
 
 @pytest.mark.parametrize("plan", PLANS)

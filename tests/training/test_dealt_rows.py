@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,7 @@ from recsys.data.dataset import Dataset
 from recsys.embeddings.pool import pooled
 from recsys.embeddings.tables import Tables
 from recsys.settings.sparsity import SparsitySettings
-from recsys.training.distributed import Distributed, distributed
+from recsys.training.distributed import Distributed
 from recsys.training.sparsity.rows import Rows
 from tests.training.made import made_dataset, made_plan
 
@@ -22,12 +20,6 @@ SETTINGS = SparsitySettings(budget=0.3, interval=10, updates=100, drop=0.05)
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return made_dataset(tmp_path_factory.mktemp("dealt") / "dataset", rows=64)
-
-
-@pytest.fixture(autouse=True)
-def ranks() -> Iterator[Distributed]:
-    with distributed("cpu") as ranks:
-        yield ranks
 
 
 def test_a_steady_pull_beats_a_noisy_one_and_the_row_of_a_rare_value_leaves(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import Plan, UpdatePath
 from recsys.embeddings.rows import row_maps
 from recsys.embeddings.tables import Tables
-from recsys.training.distributed import Distributed, distributed
+from recsys.training.distributed import Distributed
 from recsys.training.loaded import load_trained
 from recsys.training.optimisers import Optimisers
 from recsys.training.row_l2 import RowL2
@@ -34,12 +34,6 @@ L2, LR, FUSED_LR = 3.0, 0.05, 0.1
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return made_dataset(tmp_path_factory.mktemp("made") / "dataset", rows=200)
-
-
-@pytest.fixture
-def ranks() -> Iterator[Distributed]:
-    with distributed("cpu") as ranks:
-        yield ranks
 
 
 def counted(dataset: Dataset) -> dict[str, Counter[int]]:

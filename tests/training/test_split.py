@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -16,7 +15,7 @@ from recsys.embeddings.tables import Tables
 from recsys.models import build_model
 from recsys.models.mlp import MLP
 from recsys.settings.sparsity import SparsitySettings
-from recsys.training.distributed import Distributed, distributed
+from recsys.training.distributed import Distributed
 from recsys.training.layout import layout_of
 from recsys.training.sparsity.rows import Rows
 from recsys.training.sparsity.split import Split
@@ -30,12 +29,6 @@ SETTINGS = SparsitySettings(budget=0.3, interval=10, updates=1, drop=0.0)
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return made_dataset(tmp_path_factory.mktemp("split") / "dataset", rows=64)
-
-
-@pytest.fixture(autouse=True)
-def ranks() -> Iterator[Distributed]:
-    with distributed("cpu") as ranks:
-        yield ranks
 
 
 @dataclass
