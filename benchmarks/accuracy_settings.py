@@ -63,10 +63,10 @@ LR = ("model={name: lr}", "train.tables.l2=0.000006")
 FM = ("model={name: fm}", "train.tables.l2=0.00005")
 LR_LARGE, FM_LARGE = LR[:1], FM[:1]
 SHARP = ("train.plateau={factor: 0.1, stop_after: 2}",)
-AVERAGED, LAST = ("train.average=0.995",), ("train.average=null",)
+LAST = ("train.average=null",)
 SETTINGS = (
-    Setting("frappe", "autoint_plus", "pipelines/frappe_x1.yaml", FRAPPE, AVERAGED),
-    Setting("frappe", "autoint_plus_last", "pipelines/frappe_x1.yaml", FRAPPE),
+    Setting("frappe", "autoint_plus", "pipelines/frappe_x1.yaml", FRAPPE),
+    Setting("frappe", "autoint_plus_last", "pipelines/frappe_x1.yaml", FRAPPE, LAST),
     Setting("frappe", "finalmlp", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE),
     Setting("frappe", "finalmlp_last", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, LAST, seeds=3),
     Setting("frappe", "finalmlp_sharp", "pipelines/frappe_x1_finalmlp.yaml", FRAPPE, SHARP, seeds=3),
