@@ -85,7 +85,6 @@ def _points(study: Study, found: Trained) -> dict[str, list[tuple[float, float]]
             share = sparse["budget"] if sparse.get("method") == "dsl" else _weights(run) / whole
             points.setdefault(method, []).append((share, run["test_auc"]))
     points["magnitude"] = [(0.2, run["magnitude_20"]) for run in found["dense"]]
-    points.get("ours", []).extend(points["dense"])  # its curve ends in the whole model
     return points
 
 

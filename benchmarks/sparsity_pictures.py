@@ -12,6 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _MARKS = "osv^D*Px"
+_LINEAR = 1e-3
+"""Differences of AUC up to this are drawn to scale, larger ones by their logarithm."""
+_TICKS = (-0.1, -0.03, -0.01, -0.003, -0.001, 0.0, 0.001)
 
 
 def draw_shares(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], folder: Path) -> None:
@@ -27,14 +30,24 @@ def draw_shares(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]
         name: at for at, name in enumerate(sorted({name for each in points.values() for name in each}))
     }
     for axes, (log, methods) in zip(panels, points.items(), strict=True):
-        axes.axhline(max(auc for _, auc in methods["dense"]), color="grey", linewidth=1)
-        for method, found in methods.items():
+        dense = fmean(auc for _, auc in methods["dense"])
+        whole = [(share, auc - dense) for share, auc in methods["dense"]]
+        axes.axhline(0, color="grey", linewidth=1)
+        lowest = 0.0
+        for method, runs in methods.items():
+            found = [(share, auc - dense) for share, auc in runs]
             shares, aucs = zip(*found, strict=True)
+            lowest = min(lowest, *aucs)
             at = marks[method]
             mark, colour = _MARKS[at % len(_MARKS)], colormaps["tab10"](at % 10)
             axes.plot(shares, aucs, mark, label=method, linestyle="none", alpha=0.8, color=colour)
-            axes.plot(*_means(found), linestyle="-", alpha=0.8, color=colour)
-        _label(axes, f"{log}: smaller models by method", "share of all weights that is kept", "test AUC")
+            curve = found + whole if method == "ours" else found  # it ends in the whole model
+            axes.plot(*_means(curve), linestyle="-", alpha=0.8, color=colour)
+        axes.set_yscale("symlog", linthresh=_LINEAR)
+        axes.set_yticks(_TICKS, [f"{tick:+g}" if tick else "0" for tick in _TICKS])
+        axes.set_ylim(1.5 * min(lowest, -_LINEAR), 2 * _LINEAR)
+        beside = f"test AUC above the dense mean, {dense:.4f}"
+        _label(axes, f"{log}: smaller models by method", "share of all weights that is kept", beside)
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(folder / "sparsity-auc.png", dpi=110, metadata={"Software": None})
 
