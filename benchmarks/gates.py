@@ -74,7 +74,7 @@ class Left:
 
 def trained(study: str, data: Path, seed: int, gates: Mapping[str, Any], more: Mapping[str, str]) -> Cell:
     """One training from Parquet to bundle: AUC on validation and test rows, values kept, bytes."""
-    settings = {"train.seed": seed, "rank.report": "false", **more}
+    settings = {"train.seed": seed, "rank.report": "false", "train.average": "null", **more}
     settings |= {f"train.gates.{key}": value for key, value in gates.items()}
     pipeline = HERE.parent / "pipelines" / f"{study}.yaml"
     config = load_config(

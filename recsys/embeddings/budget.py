@@ -8,8 +8,7 @@ over goes to the shared table.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,29 +58,34 @@ def listed_bytes(planned: VocabularyPlan) -> int:
     return planned.method.shipped(planned) * (KEY_BYTES + ROW_BYTES * planned.lookups)
 
 
-def exact_values(settings: PlanSettings, sizes: Iterable[int], dim: int) -> int:
+def own_bytes(size: int, dim: int, dtype: ServeDtype, counted: Counted) -> int:
+    """Bytes of a row per value, and of what finds it where that is counted."""
+    rows = rows_bytes(size, dim, dtype, counted)
+    planned = VocabularyPlan(mode="full", table="", size=size)
+    return rows if counted == "tables" else rows + listed_bytes(planned)
+
+
+def exact_values(settings: PlanSettings, costs: Mapping[int, int]) -> int:
     """Values of the largest vocabulary that keeps a row per value where others share rows.
 
     Args:
         settings: what ``exact`` and ``bytes`` say.
-        sizes: ids of the vocabularies.
-        dim: width of their vectors.
+        costs: by size, bytes of a row per value for all vocabularies of so many ids.
     """
     if settings.exact is not None:
         return settings.exact
     found = LEAST_EXACT
-    if settings.bytes is None:
-        return found
-    left = EXACT_SHARE * parse_bytes(settings.bytes)
-    for size, number in sorted(Counter(sizes).items()):
-        spent = rows_bytes(size, dim, settings.serve_dtype, settings.counted)
-        if settings.counted != "tables":
-            spent += listed_bytes(VocabularyPlan(mode="full", table="", size=size))
-        left -= number * spent
+    left = 0.0 if settings.bytes is None else EXACT_SHARE * parse_bytes(settings.bytes)
+    for size, cost in sorted(costs.items()):
+        left -= cost
         if left < 0:
             break
         found = max(found, size - FIRST_ID)
     return found
+
+
+class BudgetError(PlanError):
+    """No rows fit the budget."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ def _starts(demands: Sequence[Demand], counted: Counted) -> list[int]:
 def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: PlanSettings) -> Granted:
     """The largest common cap that fits the budget, and the tables under it.
 
-    Raises PlanError that names the smallest possible budget where there is no such cap.
+    Raises BudgetError, which names the smallest possible budget, where there is no such cap.
     """
     if settings.bytes is None:
         rows = shared.cut(shared.asked()) if shared else 0
@@ -234,7 +238,7 @@ def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: Plan
     if low is None:
         tables = len(demands) + (shared is not None)
         included = "" if counted == "tables" else ", keys and row maps of listed values counted"
-        raise PlanError(
+        raise BudgetError(
             f"plan.bytes: {settings.bytes!r} ({budget} bytes) is too small for {tables} tables; "
             f"the smallest possible here is {min(map(total, starts))} bytes{included}. Raise it, or lower "
             "embedding_dim"

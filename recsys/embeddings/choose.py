@@ -117,10 +117,9 @@ def best(settings: PlanSettings, made: Made, values: Mapping[str, Values]) -> Pl
 
 
 def _starts(settings: PlanSettings) -> Iterator[PlanSettings]:
-    """Small vocabularies exact, then, where no plan is small enough, as few as settings say."""
-    if settings.exact is None:
-        yield settings.model_copy(update={"exact": _FEW})
-    yield settings
+    """Small vocabularies exact, then, where no plan is small enough, fewer; or those that settings say."""
+    for exact in (_FEW, LEAST_EXACT) if settings.exact is None else (settings.exact,):
+        yield settings.model_copy(update={"exact": exact})
 
 
 def _widths(settings: PlanSettings, made: Made) -> dict[str, int]:
@@ -195,8 +194,7 @@ class _Search:
         """Give each vocabulary the other modes in turn, and keep what lowers the estimate."""
         if start.settings.mode == "mixed":
             return
-        exact = start.settings.exact
-        small = FIRST_ID + (LEAST_EXACT if exact is None else exact)
+        small = FIRST_ID + (start.settings.exact or 0)
         free = [
             name
             for name in self.values

@@ -18,7 +18,18 @@ import polars as pl
 
 from recsys.config import PlanSettings, TableSettings, parse_bytes
 from recsys.data.dataset import FIRST_ID, Dataset, VocabularyInfo
-from recsys.embeddings.budget import FLOAT32, Demand, SharedDemand, chunk, exact_values, solve
+from recsys.embeddings.budget import (
+    FLOAT32,
+    LEAST_EXACT,
+    BudgetError,
+    Demand,
+    Granted,
+    SharedDemand,
+    chunk,
+    exact_values,
+    own_bytes,
+    solve,
+)
 from recsys.embeddings.choose import best
 from recsys.embeddings.dealing import dealt
 from recsys.embeddings.estimate import values_of
@@ -127,10 +138,20 @@ def _solved(
         settings = mixed(settings, {name: info.size for name, info in new.items()}, made)
     unseen = _unseen(dataset, settings)
     joined = None if earlier is None else shared_table(earlier, SHARED_TABLE)
-    wishes = _wishes(dataset, settings, fixed_dim, new, joined)
-    shared = _shared_demand(wishes, settings, fixed_dim, unseen, joined)
-    demands = [_demand(wish, settings, unseen) for wish in wishes if not wish.shared]
-    granted = solve(demands, shared, settings)
+
+    def solved(exact: int) -> tuple[list[_Wish], SharedDemand | None, Granted]:
+        """What fits where vocabularies of at most so many values keep a row for each."""
+        wishes = _wishes(dataset, settings, fixed_dim, new, joined, exact)
+        shared = _shared_demand(wishes, settings, fixed_dim, unseen, joined)
+        demands = [_demand(wish, settings, unseen) for wish in wishes if not wish.shared]
+        return wishes, shared, solve(demands, shared, settings)
+
+    try:
+        wishes, shared, granted = solved(exact_values(settings, _own_costs(settings, fixed_dim, new)))
+    except BudgetError:
+        if settings.exact is not None:
+            raise
+        wishes, shared, granted = solved(LEAST_EXACT)
     dense_below = parse_bytes(settings.dense_below)
     tables, vocabularies = {}, {}
     for wish in wishes:
@@ -206,15 +227,13 @@ def _wishes(
     fixed_dim: int | None,
     new: Mapping[str, VocabularyInfo],
     joined: TablePlan | None,
+    exact: int,
 ) -> list[_Wish]:
     """What is wished of the new vocabularies; what settings say of the others is the earlier plan's."""
     vocabularies = dataset.manifest.vocabularies
     for name in settings.tables:
         if name not in vocabularies and name != SHARED_TABLE:
             raise PlanError(f"plan.tables.{name}: no such table; {did_you_mean(name, vocabularies)}")
-    exact = exact_values(
-        settings, (info.size for info in new.values()), fixed_dim or settings.embedding_dim
-    )
     wishes = []
     for name, info in new.items():
         stated = settings.tables.get(name, TableSettings())
@@ -241,9 +260,10 @@ def _wishes(
     if any(wish.shared for wish in wishes):
         _require_free_name(vocabularies)
     elif joined is None and SHARED_TABLE in settings.tables and SHARED_TABLE not in vocabularies:
+        shares = settings.mode == "unified"
+        remedy = "set plan.exact, as all keep a row per value" if shares else "set plan.mode to unified"
         raise PlanError(
-            f"plan.tables.{SHARED_TABLE}: no vocabulary reads the shared table; set plan.mode to unified, "
-            "or plan.exact lower where all vocabularies keep a row per value, or leave it out"
+            f"plan.tables.{SHARED_TABLE}: no vocabulary reads the shared table; {remedy}, or leave it out"
         )
     return wishes
 
@@ -263,12 +283,32 @@ def _require_free_name(vocabularies: Mapping[str, VocabularyInfo]) -> None:
         )
 
 
+def _own_costs(
+    settings: PlanSettings, fixed_dim: int | None, new: Mapping[str, VocabularyInfo]
+) -> dict[int, int]:
+    """By size, bytes of a row per value for the vocabularies that may keep one each."""
+    costs: dict[int, int] = {}
+    for name, info in new.items():
+        stated = settings.tables.get(name, TableSettings())
+        if _may_be_exact(stated, settings):
+            dim, dtype = fixed_dim or stated.dim or settings.embedding_dim, _dtype(stated, settings)
+            cost = own_bytes(info.size, dim, dtype, settings.counted)
+            costs[info.size] = costs.get(info.size, 0) + cost
+    return costs
+
+
+def _may_be_exact(stated: TableSettings, settings: PlanSettings) -> bool:
+    """Whether a vocabulary keeps a row per value if it is small; not where its rows are spoken for."""
+    several = settings.exact is None and (stated.lookups or 1) > 1
+    return settings.mode != "auto" and stated.mode is None and stated.rows is None and not several
+
+
 def _mode(size: int, stated: TableSettings, settings: PlanSettings, exact: int) -> VocabularyMode | None:
     """The mode of a vocabulary where it is settled before the budget has spoken; those of at most
     ``exact`` values keep a row for each."""
     if stated.mode is not None:
         return stated.mode
-    if stated.rows is None and settings.mode != "auto" and size - FIRST_ID <= exact:
+    if _may_be_exact(stated, settings) and size - FIRST_ID <= exact:
         return "full"
     return next((mode for mode in get_args(VocabularyMode) if mode == settings.mode), None)
 

@@ -51,7 +51,7 @@ class PlanSettings(Section):
     (``counted`` is ``bundle``), the tables' ``serve_dtype`` included."""
     exact: int | None = Field(default=None, ge=0)
     """Vocabularies of so many values at most keep a row per value where others share rows. Default: 5, or
-    more where such rows take a twentieth of ``bytes`` together at most."""
+    more where such rows take a twentieth of ``bytes`` together at most; 64 in mode ``best``."""
     lookups: int = Field(default=1, ge=1, le=MOST_LOOKUPS)
     """Rows of a hashed or shared table that make a value's vector, each a ``lookups``-th of its width."""
     hot: float = Field(default=0.5, gt=0, lt=1)

@@ -61,10 +61,10 @@ class Plateau(Section):
 
     @model_validator(mode="after")
     def _cuts_before_it_stops(self) -> Self:
-        if self.patience >= self.stop_after:
+        if self.patience and self.factor < 1 and self.patience + 1 >= self.stop_after:
             raise ValueError(
-                f"patience {self.patience} is not below stop_after {self.stop_after}: training would end "
-                "before the first cut"
+                f"with patience {self.patience} the first cut comes after {self.patience + 1} evaluations, "
+                f"and training ends after {self.stop_after}; raise stop_after"
             )
         return self
 

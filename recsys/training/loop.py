@@ -30,7 +30,7 @@ from recsys.training.diagnosis import describe_batch, first_bad_weights
 from recsys.training.gate_search import GateSearch
 from recsys.training.objective import Objective
 from recsys.training.optimisers import Optimisers
-from recsys.training.rates import Rates
+from recsys.training.rates import Rates, cut_after
 from recsys.training.record import Meter, Recorder
 from recsys.training.row_l2 import LookedUp
 from recsys.training.sparsity.sparsity import Sparsity
@@ -357,9 +357,8 @@ class Trainer:
             position.best_value, position.best_step, position.stale = value, position.step, 0
             return True
         position.stale += 1
-        if position.stale % (plateau.patience + 1) == 0:
-            position.lr_scale = max(position.lr_scale * plateau.factor, plateau.min_lr_scale)
-            self.optimisers.set_scale(self._lr_scale)
+        position.lr_scale = cut_after(plateau, position.stale, position.lr_scale)
+        self.optimisers.set_scale(self._lr_scale)
         if position.stale >= plateau.stop_after:
             position.finished = (
                 f"{self._settings.monitor} on validation has not risen for {position.stale} evaluations"

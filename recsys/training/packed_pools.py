@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.dataset import FIRST_ID
-from recsys.embeddings.budget import KEY_BYTES, ROW_BYTES
+from recsys.embeddings.budget import ROW_BYTES
 from recsys.embeddings.plan import Plan, ServeDtype, free_name
 from recsys.serving.quantise import row_bytes, worthwhile
 
@@ -76,12 +76,10 @@ def packed(plan: Plan, tables: Weights, maps: Rows, dtype: ServeDtype | None = N
 def _smaller_whole(rows: NDArray[np.int64], dim: int, dtype: ServeDtype) -> bool:
     """Whether vectors of pieces ``dim`` wide, rows ``[size, pieces]``, ship fewer bytes put together."""
     pieces = rows.shape[1]
-    listed = int(rows[FIRST_ID:].any(axis=1).sum())
+    further = int(rows[FIRST_ID:].any(axis=1).sum()) * ROW_BYTES * (pieces - 1)
     apart = np.count_nonzero(rows) * row_bytes(worthwhile(dtype, dim), dim)
     together = int(rows.any(axis=1).sum()) * row_bytes(worthwhile(dtype, pieces * dim), pieces * dim)
-    return bool(
-        together + listed * (KEY_BYTES + ROW_BYTES) < apart + listed * (KEY_BYTES + ROW_BYTES * pieces)
-    )
+    return bool(together < apart + further)
 
 
 def _gathered(

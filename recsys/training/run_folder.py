@@ -72,6 +72,8 @@ class RunFile(BaseModel):
         for name, unset in (("sparsity", None), ("decay", "none")):
             if values[f"train.{name}"] == unset:  # as checkpoints say that are older than the setting
                 del values[f"train.{name}"]
+        if values["train.plateau"]["patience"] == 0:
+            del values["train.plateau"]["patience"]
         return json.dumps(values, sort_keys=True, default=str)
 
     def save(self, folder: Path) -> None:

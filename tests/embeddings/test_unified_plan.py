@@ -41,21 +41,48 @@ def test_a_shared_table_takes_what_the_exact_ones_leave() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bytes", "exact"),
-    [
-        (20 * 64 * 30 - 20, {"sex"}),  # a row of 16 floats takes 64 bytes
-        (20 * 64 * 30, {"sex", "age"}),
-        (20 * 64 * (30 + 2 * 60) - 20, {"sex", "age"}),
-        (20 * 64 * (30 + 2 * 60), {"sex", "age", "city", "job"}),
-    ],
+    ("counted", "model", "row", "listed"),
+    [("tables", None, 64, 0), ("all", None, 64, 12), ("bundle", None, 20, 12), ("tables", "lr", 4, 0)],
 )
 def test_the_smallest_vocabularies_keep_rows_that_cost_a_twentieth_of_the_bytes(
-    bytes: int, exact: set[str]
+    counted: str, model: str | None, row: int, listed: int
 ) -> None:
-    sizes = {"user": 9_000, "city": 60, "job": 60, "age": 26, "sex": 4}
-    made = plan(manifest_only(sizes), settings=PlanSettings(bytes=bytes, mode="unified"))
-    assert {name for name, info in made.vocabularies.items() if info.mode == "full"} == exact
-    assert made.train_bytes <= bytes
+    dataset = manifest_only({"user": 9_000, "city": 60, "job": 60, "age": 26, "sex": 4})
+
+    def exact(bytes: int, **run: object) -> set[str]:
+        parsed = PlanSettings.parse(bytes=bytes, mode="unified", counted=counted, unseen="hash", **run)
+        made = plan(dataset, settings=parsed, model_name=model)
+        return {name for name, info in made.vocabularies.items() if info.mode == "full"}
+
+    def cost(*sizes: int) -> int:
+        return 20 * sum(row * size + listed * (size - 2) for size in sizes)
+
+    assert exact(cost(4, 26) - 20) == {"sex"}
+    assert exact(cost(4, 26)) == {"sex", "age"}
+    assert exact(cost(4, 26, 60, 60) - 20) == {"sex", "age"}, "of equal ones all or none"
+    assert exact(cost(4, 26, 60, 60)) == {"sex", "age", "city", "job"}
+    assert exact(cost(4, 26), exact=60) == {"sex", "age", "city", "job"}
+    spoken_for = {"age": {"rows": 9, "mode": "hash"}, "city": {"mode": "unified"}}
+    assert exact(cost(4, 60), tables=spoken_for) == {"sex", "job"}
+    if model is None:
+        assert exact(cost(4, 26, 60), tables={"job": {"lookups": 2}}) == {"sex", "age", "city"}
+
+
+def test_what_is_stated_of_a_small_vocabulary_counts_towards_its_twentieth() -> None:
+    dataset = manifest_only({"user": 9_000, "city": 60})
+    run = {"mode": "hash", "unseen": "hash", "tables": {"city": {"dim": 256}}}
+    for bytes, mode in ((20 * 60 * 1024 - 20, "hash"), (20 * 60 * 1024, "full")):
+        made = plan(dataset, settings=PlanSettings.parse(bytes=bytes, **run))
+        assert made.vocabularies["city"].mode == mode
+
+
+def test_small_vocabularies_share_where_rows_of_their_own_leave_too_little() -> None:
+    dataset = manifest_only({str(size): size for size in range(9, 45)})
+    run = {"mode": "quotient", "embedding_dim": 16}
+    fewest = 24_192  # of two to four rows each
+    with pytest.raises(PlanError, match=f"smallest possible here is {fewest} bytes"):
+        plan(dataset, settings=PlanSettings.parse(bytes=fewest - 1, **run))
+    assert plan(dataset, settings=PlanSettings.parse(bytes=fewest, **run)).train_bytes <= fewest
 
 
 def test_keys_and_row_maps_count_where_asked() -> None:

@@ -67,3 +67,53 @@ def test_the_smaller_way_is_taken(held: int, lookups: int) -> None:
     plan, weights = _pool({"user": rows}, rows=30, dim=4)
     found = packed(plan, {"pool": weights}, {"user": rows})
     assert found.plan.vocabularies["user"].lookups == lookups
+
+
+def test_each_pool_has_its_own_table_of_whole_vectors_and_types_decide() -> None:
+    """Two pieces of eight with all of them: whole is smaller in int8, and in float32, too, by a pointer."""
+    pieces = {"user": _dealt(20, 2, 18, first=1), "item": _dealt(20, 2, 18, first=1)}
+    user, weights = _pool({"user": pieces["user"]}, rows=40, dim=8)
+    tables = {
+        "pool": user.tables["pool"],
+        "pool1": TablePlan(rows=40, dim=4, path="dense", serve_dtype="float32"),
+        "pool_whole": TablePlan(rows=5, dim=8, path="dense", serve_dtype="int8"),
+    }
+    vocabularies = {
+        "user": user.vocabularies["user"],
+        "item": VocabularyPlan(mode="pool", table="pool1", lookups=2, size=20),
+        "tag": VocabularyPlan(mode="hash", table="pool_whole", size=30),
+    }
+    plan = Plan(tables=tables, vocabularies=vocabularies, features={name: name for name in vocabularies})
+    hashed = np.ones((5, 8), np.float32)
+    arrays = {"pool": weights, "pool1": weights[:, :4], "pool_whole": hashed}
+    found = packed(plan, arrays, pieces)
+    assert {name: info.table for name, info in found.plan.vocabularies.items()} == {
+        "user": "pool_whole_",
+        "item": "pool1_whole",
+        "tag": "pool_whole",
+    }
+    assert {name: array.shape for name, array in found.tables.items()} == {
+        "pool_whole_": (19, 16),
+        "pool1_whole": (19, 8),
+        "pool_whole": (5, 8),
+    }
+    assert found.tables["pool_whole"] is hashed
+    for name in pieces:
+        info, before = found.plan.vocabularies[name], arrays[vocabularies[name].table]
+        assert np.array_equal(
+            _vectors(found.tables[info.table], found.maps[name]), _vectors(before, pieces[name])
+        )
+
+
+@pytest.mark.parametrize(
+    ("stated", "asked", "whole"),
+    [("float32", None, False), ("int8", None, True), ("float32", "int8", True), ("int8", "float32", False)],
+)
+def test_the_type_that_is_served_decides(stated: ServeDtype, asked: ServeDtype | None, whole: bool) -> None:
+    """Of 10 values 4 have both pieces of eight: 14 rows of 12 bytes and ten pointers of 4 more make 208,
+    ten rows of 20 whole 200; in float32 488 and 640."""
+    rows = _dealt(12, 2, 4, first=1)
+    plan, weights = _pool({"user": rows}, rows=30, dim=8)
+    tables = {"pool": plan.tables["pool"].model_copy(update={"serve_dtype": stated})}
+    found = packed(plan.model_copy(update={"tables": tables}), {"pool": weights}, {"user": rows}, asked)
+    assert (found.plan.vocabularies["user"].table == "pool_whole") == whole

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys.config import DenseOptimizer, TableOptimizer, TrainSettings
+from recsys.config import DenseOptimizer, Plateau, TableOptimizer, TrainSettings
 from recsys.data.dataset import Dataset
 from recsys.embeddings.plan import UpdatePath
 from recsys.errors import CheckpointError
-from recsys.training.rates import Rates
+from recsys.training.rates import Rates, cut_after
 from recsys.training.train import train
 from tests.training.made import made_dataset, made_plan
 from tests.training.saved import checkpoint_tensors, saved_bytes, stopped_at
@@ -83,3 +83,20 @@ def test_a_training_cannot_be_made_longer(dataset: Dataset, tmp_path: Path) -> N
     train(dataset, tmp_path / "run", model=DNN, plan=plan, settings=_settings(max_steps=3))
     with pytest.raises(CheckpointError, match=r"train\.max_steps"):
         train(dataset, tmp_path / "run", model=DNN, plan=plan, settings=_settings(max_steps=4), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("plateau", "after"),
+    [
+        (Plateau(factor=0.1, stop_after=4), [0.1, 0.01, 0.001, 0.001]),  # the floor
+        (Plateau(factor=0.5, stop_after=9, patience=1), [1.0, 0.5, 0.5, 0.25, 0.25]),
+        (Plateau(factor=0.5, stop_after=9, patience=2), [1.0, 1.0, 0.5, 0.5, 0.5, 0.25]),
+        (Plateau(factor=1), [1.0, 1.0]),
+    ],
+)
+def test_the_plateau_rule_cuts_once_its_patience_is_over(plateau: Plateau, after: list[float]) -> None:
+    cut, found = 1.0, []
+    for stale in range(1, len(after) + 1):
+        cut = cut_after(plateau, stale, cut)
+        found.append(cut)
+    assert found == pytest.approx(after)

@@ -14,8 +14,9 @@ import torch
 
 from recsys.config import PlanSettings, TrainSettings
 from recsys.data.dataset import Dataset
-from recsys.embeddings.plan import Plan, UpdatePath
+from recsys.embeddings.plan import Plan, TablePlan, UpdatePath, VocabularyPlan
 from recsys.embeddings.planner import plan as make_plan
+from recsys.embeddings.pool import pooled
 from recsys.errors import CheckpointError, ConfigError, PlanError
 from recsys.evaluation.metrics import auc
 from recsys.models import build_model
@@ -359,6 +360,38 @@ def test_values_without_rows_add_nothing_and_leave_the_bundle(dataset: Dataset, 
     assert len(bundle.vocabularies["item"].keys) == np.count_nonzero(rows[2:]) < len(rows) - 2
     vectors = pl.read_parquet(tmp_path / "bundle" / "embeddings" / "item.parquet")["embedding"].to_numpy()
     assert np.array_equal(vectors.any(axis=1), rows[2:] > 0)
+
+
+def test_a_bundle_puts_pieces_together_where_that_is_smaller(dataset: Dataset, tmp_path: Path) -> None:
+    """Vectors of eight: a piece of four is as large in float16 as in int8, the whole vector is not."""
+    run = _train(dataset, tmp_path / "run", {**BOTH, "dense": 1.0, "tables": 0.9})
+    trained = load_trained(run.folder)
+    bundle = export(run, tmp_path / "bundle", dtype="int8", embeddings=("item",))
+    assert bundle.manifest.vocabularies["item"].table == "pool_whole"
+    assert bundle.manifest.tables["pool_whole"].dim == 2 * run.plan.tables["pool"].dim
+    expected = trained.tables["pool"][trained.row_maps["item"]].reshape(-1, 8)[2:]
+    vectors = pl.read_parquet(tmp_path / "bundle" / "embeddings" / "item.parquet")["embedding"].to_numpy()
+    assert np.array_equal(vectors, expected)
+    keys = bundle.vocabularies["item"]
+    known = dataset.values("item").filter(pl.Series(expected.any(axis=1))).sort("key")
+    assert np.array_equal(keys.keys, known["key"].to_numpy())
+    served = bundle.tables["pool_whole"].lookup(keys.rows)
+    allowed = bundle.manifest.tables["pool_whole"].max_error
+    assert np.abs(served - expected[known["id"].to_numpy() - 2]).max() <= allowed
+
+
+def test_a_pool_leaves_tables_their_names() -> None:
+    tables = {name: TablePlan(rows=9, dim=4, path="dense", serve_dtype="int8") for name in ("pool", "user")}
+    vocabularies = {
+        "pool": VocabularyPlan(mode="hash", table="pool", size=30),
+        "user": VocabularyPlan(mode="full", table="user", size=9),
+    }
+    plan = Plan(tables=tables, vocabularies=vocabularies, features={"pool": "pool", "user": "user"})
+    found = pooled(plan, 0.5, 1)
+    assert {name: (info.mode, info.table) for name, info in found.vocabularies.items()} == {
+        "pool": ("hash", "pool"),
+        "user": ("pool", "pool_"),
+    }
 
 
 def test_published_masks_keep_their_counts_and_zeros(dataset: Dataset, tmp_path: Path) -> None:
