@@ -157,6 +157,17 @@ class RunConfig(Section):
             raise ValueError(fault)
         return self
 
+    @model_validator(mode="after")
+    def _values_chosen_once(self) -> RunConfig:
+        sparsity = self.train.sparsity
+        dealt = sparsity is not None and sparsity.method != "dsl" and sparsity.tables != 1
+        if dealt and self.export.prune:
+            raise ValueError(
+                "export.prune and train.sparsity both choose which values have vectors; leave prune out, "
+                "or set train.sparsity.tables to 1"
+            )
+        return self
+
     @property
     def folder(self) -> Path:
         """Folder of all outputs."""

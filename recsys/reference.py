@@ -75,7 +75,8 @@ def _section(key: str, section: type[BaseModel]) -> Iterator[str]:
         for inner in _sections_in(field.annotation):
             path = f"{key}.{name}" if key else name
             by = inner.model_fields.get("by")
-            suffix = f" (by: {get_args(by.annotation)[0]})" if by is not None else ""
+            kinds = () if by is None else get_args(by.annotation)
+            suffix = f" (by: {kinds[0]})" if kinds and isinstance(kinds[0], str) else ""
             if get_origin(field.annotation) is dict:
                 suffix = ".NAME"
             yield from _section(path + suffix, inner)

@@ -14,6 +14,7 @@ from recsys.progress import size
 from recsys.results import (
     load_bundle,
     load_evaluation,
+    load_plan,
     load_references,
     load_retrieval,
     report_of,
@@ -310,6 +311,10 @@ def show_run(finished: Finished) -> None:
     console = _console()
     console.print("", table)
     place = Place(finished.config)
+    plan = load_plan(place) if finished.outcomes[-1].stage == "plan" else None
+    if plan is not None:
+        console.print()
+        show_plan(plan)
     if finished.outcomes[-1].stage in ("evaluate", "export", "index"):
         console.print("", _quality(place))
         _show_bytes(place, console)

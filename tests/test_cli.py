@@ -160,6 +160,8 @@ def test_a_verb_does_its_stage_of_a_run_file(tmp_path: Path) -> None:
     shown = succeed("prepare", file, *flags)
     assert "infer    up to date" in shown
     assert "prepare  made" in shown
+    shown = succeed("plan", file, *flags)
+    assert "in the bundle: tables" in shown, "the plan is printed as that of a dataset is"
 
 
 def test_scores_of_another_system(tmp_path: Path) -> None:

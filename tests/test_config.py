@@ -175,3 +175,12 @@ def test_every_shipped_run_file_loads(path: Path) -> None:
     from recsys.models import parse_options
 
     parse_options(config.model.name, config.model.options)
+
+
+def test_values_are_not_chosen_twice(tmp_path: Path) -> None:
+    file = write(tmp_path, SMALL)
+    both = ["export.prune=0.5", "train.sparsity={budget: 0.5}"]
+    with pytest.raises(ConfigError, match=r"export\.prune and train\.sparsity both choose"):
+        load_config(file, overrides=both)
+    assert load_config(file, overrides=[both[0], "train.sparsity={budget: 0.5, tables: 1}"]).export.prune
+    assert load_config(file, overrides=[both[0], "train.sparsity={budget: 0.5, method: dsl}"]).export.prune

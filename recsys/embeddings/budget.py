@@ -213,6 +213,13 @@ def _starts(demands: Sequence[Demand], counted: Counted) -> list[int]:
     return sorted({SMALLEST} | falls)
 
 
+def _or_else(settings: PlanSettings) -> str:
+    """What else would make a budget do."""
+    if settings.mode in ("full", "mixed"):
+        return f", or take another mode than {settings.mode}"
+    return ", or exact" if settings.exact else ""
+
+
 def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: PlanSettings) -> Granted:
     """The largest common cap that fits the budget, and the tables under it.
 
@@ -241,7 +248,7 @@ def solve(demands: Sequence[Demand], shared: SharedDemand | None, settings: Plan
         raise BudgetError(
             f"plan.bytes: {settings.bytes!r} ({budget} bytes) is too small for {tables} tables; "
             f"the smallest possible here is {min(map(total, starts))} bytes{included}. Raise it, or lower "
-            "embedding_dim"
+            f"embedding_dim{_or_else(settings)}"
         )
     sizes = [demand.size for demand in demands]
     sizes += [planned.size for planned in shared.vocabularies.values()] if shared else []

@@ -81,7 +81,8 @@ def grown(earlier: Plan, dataset: Dataset, fresh: Plan) -> Plan:
 def least_count(dataset: Dataset) -> int:
     """Train rows that a value has at least, or it counts as unseen (``prepare.min_count``)."""
     record = load_record(dataset.folder)
-    return 1 if record is None else int(record.settings.get("min_count", 1))
+    settings = {} if record is None else record.settings
+    return int(settings.get("min_count", settings.get("prepare.min_count", 1)))  # alone, or in a chain
 
 
 def require_known(dataset: Dataset, hashing: str, instead: str) -> None:

@@ -16,8 +16,8 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
-    """``lr``, ``fm``, ``dnn``, ``deepfm``, ``dcnv2``, ``finalmlp``, ``autoint``, ``autoint_plus``
-    or ``din``; for retrieval ``two_tower``."""
+    """``lr``, ``fm``, ``dnn``, ``deepfm``, ``dcnv2``, ``finalmlp``, ``autoint``, ``autoint_plus``,
+    ``din`` or ``dien``; for retrieval ``two_tower``."""
 
     @property
     def options(self) -> dict[str, Any]:

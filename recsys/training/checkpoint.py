@@ -182,7 +182,7 @@ def require_same_settings(state: CheckpointState, plan: str, settings: str, orig
     if state.plan_fingerprint != plan:
         raise CheckpointError(
             f"{origin} was made with plan {state.plan_fingerprint}, this run has {plan}; "
-            "train afresh with --force train, or give the plan it was made with"
+            "train afresh (recsys run --force train), or with the plan and the sparsity it was made with"
         )
     if state.settings != settings:
         mine, theirs = json.loads(settings), json.loads(state.settings)

@@ -269,7 +269,8 @@ class Trainer:
             self._save(best=improved)
         if stopping:
             raise Interrupted(
-                f"stopped at step {step}; saved in {self._checkpoints.folder}. Go on with --resume"
+                f"stopped at step {step}; saved in {self._checkpoints.folder}. Run the same command "
+                "again to go on (recsys train: with --resume)"
             )
 
     def _update_sparsity(self) -> None:

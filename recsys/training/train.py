@@ -313,7 +313,8 @@ def _require_free(folder: Path, *, resume: bool) -> None:
     """Refuse to train over another run's checkpoints."""
     if (folder / "checkpoints").exists() and not resume:
         raise CheckpointError(
-            f"{folder} holds a run already: go on with it (--resume), or replace it (--force train)"
+            f"{folder} holds a run already: go on with it (--resume), or replace it "
+            "(recsys run --force train)"
         )
 
 

@@ -90,9 +90,12 @@ def test_the_shared_table_that_is_there_costs_nothing(tmp_path: Path) -> None:
         plan(dataset, settings=PlanSettings.parse(grow=settings.grow, tables={"itme": {"dim": 4}}))
 
 
-def test_unseen_values_are_not_hashed_where_later_data_made_rare_ones_unseen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["min_count", "prepare.min_count"])  # prepared alone, or in a chain
+def test_unseen_values_are_not_hashed_where_later_data_made_rare_ones_unseen(
+    tmp_path: Path, key: str
+) -> None:
     dataset = made_dataset(tmp_path / "later", LATER)
-    StageRecord(stage="prepare", version=1, inputs={}, settings={"min_count": 3}).save(dataset.folder)
+    StageRecord(stage="prepare", version=1, inputs={}, settings={key: 3}).save(dataset.folder)
     _, own = before(tmp_path / "own", **RUNS["hash"])
     assert {info.unseen for info in plan(dataset, settings=own).vocabularies.values()} == {"own"}
     _, hashing = before(tmp_path / "hashing", **RUNS["hash"], unseen="hash")

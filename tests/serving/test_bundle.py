@@ -65,6 +65,11 @@ def test_a_quantised_bundle_scores_as_its_restored_tables_do(
     assert 0 < error < most
 
 
+def test_whoever_may_read_the_folder_may_read_the_files(written: Path) -> None:
+    files = [path for path in written.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o666 for path in files} == {written.stat().st_mode & 0o666}
+
+
 def test_scores_do_not_depend_on_how_rows_are_dealt(
     written: Path, raw: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
