@@ -23,8 +23,8 @@ class SparsitySettings(Section):
     the budget; without both, the budget moves to where dropping would cost most (``allocation: worth``, but
     for retrieval models), or both parts keep as many weights, or all they have."""
     tables: float | None = Field(default=None, gt=0, le=1)
-    """Share of the weights of tables with a row per value that is kept; 1 leaves them alone, and tables whose
-    rows values share always stay. Default: likewise."""
+    """Share of the weights of tables with a row per value that is kept; 1 leaves them alone, and tables
+    whose rows values share always stay. Default: likewise."""
     pieces: int = Field(default=1, ge=1, le=16)
     """Pieces of equal width that a value's vector is kept or dropped in; 1: whole vectors. More pieces give
     values widths of their own, and cost a pointer of four bytes each."""
