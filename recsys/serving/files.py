@@ -41,9 +41,8 @@ def save_tensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
     except SafetensorError as error:  # its own kind of OSError
         raise OSError(errno.EIO, str(error)) from error
-    path.chmod(
-        path.parent.stat().st_mode & 0o666
-    )  # written for its owner alone, it could not be served by others
+    # Written for its owner alone, it could not be served by anyone else.
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def check_files(folder: Path, files: Mapping[str, FileRecord], *, contents: bool = True) -> None:
