@@ -58,13 +58,6 @@ def listed_bytes(planned: VocabularyPlan) -> int:
     return planned.method.shipped(planned) * (KEY_BYTES + ROW_BYTES * planned.lookups)
 
 
-def own_bytes(size: int, dim: int, dtype: ServeDtype, counted: Counted) -> int:
-    """Bytes of a row per value, and of what finds it where that is counted."""
-    rows = rows_bytes(size, dim, dtype, counted)
-    planned = VocabularyPlan(mode="full", table="", size=size)
-    return rows if counted == "tables" else rows + listed_bytes(planned)
-
-
 def exact_values(settings: PlanSettings, costs: Mapping[int, int]) -> int:
     """Values of the largest vocabulary that keeps a row per value where others share rows.
 
@@ -196,6 +189,11 @@ def _spent(demand: Demand, cap: int, counted: Counted) -> int:
     shape = demand.granted(cap)
     spent = rows_bytes(shape.rows, shape.dim, demand.dtype, counted)
     return spent if counted == "tables" else spent + listed_bytes(shape.vocabulary)
+
+
+def own_bytes(size: int, dim: int, dtype: ServeDtype, counted: Counted) -> int:
+    """Bytes of a row per value, and of what finds it where that is counted."""
+    return _spent(Demand("", size, dim, lookups=1, rows=None, mode="full", dtype=dtype), size, counted)
 
 
 def _starts(demands: Sequence[Demand], counted: Counted) -> list[int]:
